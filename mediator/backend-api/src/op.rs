@@ -34,7 +34,7 @@ ids! {
 pub enum Home {
     /// In the GPU's own memory.
     Device,
-    /// In host memory shared with the tenant (its aperture). Already zeroed.
+    /// In host memory shared with the tenant (its aperture). The backend zeroes it before it answers.
     Shared(Piece),
 }
 
