@@ -5,11 +5,22 @@
 //! does no I/O and holds no state; every function is total on any bytes.
 #![forbid(unsafe_code)]
 
+mod admit;
+pub mod check;
+pub mod contract;
 mod lexer;
+pub mod opcode;
 pub mod parse;
 pub mod print;
 pub mod tree;
+mod verify;
+pub mod view;
 
+pub use admit::{Admission, PtxError, admit};
+pub use check::{Refusal, check};
+pub use contract::{Arena, ArenaError, BlockShape, Contract, GuardMode, KernelContract, RED_ZONE};
 pub use parse::{Limits, ParseError, parse, parse_guarded};
 pub use print::{Printed, print, print_instruction};
 pub use tree::{Module, RESERVED};
+pub use verify::VerifiedModule;
+pub use view::{Kernel, ModuleView};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use turnstile_ptx::{Limits, Module, parse, parse_guarded, print};
+use turnstile_ptx::{Admission, Limits, Module, admit, parse, parse_guarded, print};
 
 fn corpus() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kernels/ptx");
@@ -38,6 +38,18 @@ fn every_file_parses_and_prints_back() {
         match parse_guarded(printed.text.as_bytes(), &Limits::default()) {
             Ok(again) => assert_eq!(shape(&again), printed.text, "{}", file.display()),
             Err(error) => bad.push(format!("{} printed: {error}", file.display())),
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn every_file_is_admitted_unguarded() {
+    let mut bad = Vec::new();
+    for file in corpus() {
+        let text = std::fs::read(&file).expect("a readable corpus file");
+        if let Err(error) = admit(&text, &Admission::unguarded(Limits::default())) {
+            bad.push(format!("{}: {error}", file.display()));
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));

@@ -280,7 +280,7 @@ impl Instruction {
 
     /// True when the modifier is present.
     pub fn has(&self, flag: Flag) -> bool {
-        self.mods.iter().any(|m| *m == Mod::Flag(flag))
+        self.mods.contains(&Mod::Flag(flag))
     }
 
     /// The flags among the modifiers, in order.

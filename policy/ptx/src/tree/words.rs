@@ -150,7 +150,7 @@ words! {
         // Rounding, saturation, range.
         Rn = "rn", Rna = "rna", Rz = "rz", Rm = "rm", Rp = "rp", Rni = "rni", Rzi = "rzi",
         Rmi = "rmi", Rpi = "rpi", Rs = "rs", Ftz = "ftz", Sat = "sat", Satfinite = "satfinite",
-        Approx = "approx", Full = "full", Nan = "NaN", Xorsign = "xorsign", Abs = "abs",
+        Approx = "approx", Full = "full", Nan = "NaN", IsNan = "nan", Xorsign = "xorsign", Abs = "abs",
         Relu = "relu", Oob = "oob", Pack = "pack",
         // Integer arithmetic.
         Cc = "cc", Hi = "hi", Lo = "lo", Wide = "wide", L = "l", R = "r", Clamp = "clamp",

@@ -1,0 +1,142 @@
+//! What a guarded module is guarded *for*: mode, arena, block shape, and the promises that a launch
+//! must keep for the verifier's conclusions to hold.
+
+use crate::tree::Name;
+
+/// How a module is guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuardMode {
+    /// Allow list only. For an address space that is the tenant's own, and for a device that checks
+    /// every access itself.
+    None,
+    /// No access can leave the arena; the first that would is recorded and ends its thread.
+    Check,
+    /// No access can leave the arena and no instruction can fault; nothing is reported.
+    Fence,
+}
+
+/// Bytes on both sides of an arena that are mapped too (to a page of the tenant's own), so that an
+/// immediate offset of at most this cannot reach anyone else.
+pub const RED_ZONE: u64 = 16 << 20;
+
+/// A range of device addresses that is a tenant's own: 2^k bytes, 1 GiB to 64 TiB, aligned to its
+/// size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arena {
+    base: u64,
+    size: u64,
+}
+
+/// Why a range is no arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArenaError {
+    /// The size is not a power of two, or out of range.
+    #[error("arena size {0:#x} is not a power of two from 1 GiB to 64 TiB")]
+    Size(u64),
+    /// The base is not aligned, is zero, or the end is beyond 2^49.
+    #[error("arena base {0:#x} is zero, not a multiple of the size, or too high")]
+    Base(u64),
+}
+
+impl Arena {
+    /// Checks and makes an arena of `size` bytes at `base`.
+    ///
+    /// # Errors
+    /// [`ArenaError`] when the size is not a power of two from 1 GiB to 64 TiB, or the base is not a
+    /// positive multiple of it below 2^49 (the width of a GPU virtual address on sm_90).
+    pub const fn new(base: u64, size: u64) -> Result<Self, ArenaError> {
+        if !size.is_power_of_two() || size < 1 << 30 || size > 1 << 46 {
+            return Err(ArenaError::Size(size));
+        }
+        if base == 0 || base & (size - 1) != 0 || base > (1 << 49) - size {
+            return Err(ArenaError::Base(base));
+        }
+        Ok(Self { base, size })
+    }
+
+    /// First address.
+    pub const fn base(self) -> u64 {
+        self.base
+    }
+
+    /// Bytes; a power of two.
+    pub const fn size(self) -> u64 {
+        self.size
+    }
+
+    /// log2 of the size: 30 to 46.
+    pub const fn bits(self) -> u32 {
+        self.size.trailing_zeros()
+    }
+
+    /// True when `len` bytes at `address` lie inside.
+    pub const fn contains(self, address: u64, len: u64) -> bool {
+        address >= self.base && len <= self.size && address - self.base <= self.size - len
+    }
+}
+
+/// Threads of a block along each axis, all at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockShape {
+    /// Threads along x.
+    pub x: u32,
+    /// Threads along y.
+    pub y: u32,
+    /// Threads along z.
+    pub z: u32,
+}
+
+impl BlockShape {
+    /// The most a block may have along each axis on any GPU (CUDA C++ Programming Guide, table of
+    /// technical specifications); their product is at most 1,024 as well.
+    pub const MAX: Self = Self { x: 1024, y: 1024, z: 64 };
+
+    /// Threads in all.
+    pub const fn threads(self) -> u64 {
+        // CAST: widening.
+        self.x as u64 * self.y as u64 * self.z as u64
+    }
+
+    /// True when every axis is within `other`.
+    pub const fn within(self, other: Self) -> bool {
+        self.x <= other.x && self.y <= other.y && self.z <= other.z
+    }
+}
+
+/// What must be true of every launch of one kernel. The launcher checks this; the verifier assumes
+/// it and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelContract {
+    /// The kernel.
+    pub kernel: Name,
+    /// The block shape must be exactly this; `None` admits any that the GPU does.
+    pub block: Option<BlockShape>,
+    /// Dynamic shared memory must be at least this many bytes.
+    pub dynamic_shared: u64,
+    /// Parameters that must hold addresses inside the arena.
+    pub pointers: Vec<PointerContract>,
+}
+
+/// A 64-bit kernel parameter whose value must lie in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointerContract {
+    /// Byte offset in the parameter block.
+    pub offset: u64,
+    /// The value must be a multiple of this (a power of two).
+    pub align: u64,
+}
+
+/// The contract of a module: one entry for each kernel that needs more than the default, which is
+/// any block shape, no dynamic shared memory, and no promise about parameters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contract {
+    /// Entries, at most one for a kernel.
+    pub kernels: Vec<KernelContract>,
+}
+
+impl Contract {
+    /// The entry for a kernel.
+    pub fn kernel(&self, name: &str) -> Option<&KernelContract> {
+        self.kernels.iter().find(|entry| &*entry.kernel == name)
+    }
+}
