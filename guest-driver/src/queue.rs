@@ -238,7 +238,7 @@ impl<'q, T: Transport> Queue<'q, T> {
     }
 
     /// The next result of any command, if one has arrived.
-    pub fn next(&mut self) -> Result<Option<(Token, Completion)>, Error> {
+    pub fn poll_any(&mut self) -> Result<Option<(Token, Completion)>, Error> {
         self.ring()?;
         if self.finished == 0 {
             match self.channel.pop(self.device.transport())? {

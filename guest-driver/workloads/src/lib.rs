@@ -1,0 +1,74 @@
+//! What tenants run: work that checks its own results, attacks, and measurements.
+//!
+//! Every workload is written once, over a [`Transport`] and an [`Env`], and runs in a bare-metal
+//! guest as well as in a process. None allocates. A workload prints what it does and ends with one
+//! line, `result: pass` or `result: fail: REASON`, which is what a harness looks for.
+//!
+//! Arguments (`key=value`):
+//!
+//! | workload | argument | default | meaning |
+//! |---|---|---|---|
+//! | all | `seed` | 1 | seed of whatever is random |
+//! | vecadd | `n` | 10000 | elements |
+//! | copy | `bytes` | 65536 | bytes moved each way, a multiple of 4096 |
+//! | stress, nop | `n` | 2000, 100000 | commands |
+//! | hostile | `only` | all | run only the attacks whose name contains this |
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod env;
+pub mod failure;
+mod staging;
+pub mod vecadd;
+
+pub use env::{Env, GuestPages};
+pub use failure::Failure;
+
+use turnstile_driver::Transport;
+
+/// Stack a workload may use, in bytes.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// A workload by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// vecadd, saxpy and two reductions, every result checked.
+    Vecadd,
+}
+
+impl Workload {
+    /// Every workload.
+    pub const ALL: &'static [Workload] = &[Workload::Vecadd];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Workload::Vecadd => "vecadd",
+        }
+    }
+    /// The workload with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Workload> {
+        Workload::ALL.iter().copied().find(|w| w.name() == name)
+    }
+}
+
+/// Runs a workload to its end and prints how it ended. `true`: it passed.
+pub fn run<T: Transport, E: Env>(workload: Workload, transport: &T, env: &E) -> bool
+where
+    T::Aperture: Sync,
+{
+    env.print(format_args!("workload: {}", workload.name()));
+    let result = match workload {
+        Workload::Vecadd => vecadd::run(transport, env),
+    };
+    match result {
+        Ok(()) => env.print(format_args!("result: pass")),
+        Err(failure) => env.print(format_args!("result: fail: {failure}")),
+    }
+    result.is_ok()
+}
