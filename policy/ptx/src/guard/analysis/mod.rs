@@ -1,0 +1,177 @@
+//! What can be proved of the addresses that a function uses: an interval, alignment and object analysis
+//! over its control-flow graph, under the launch's bounds.
+//!
+//! It knows nothing of what the guard rewrites and is run on the final text as well, where the verifier
+//! accepts an access without a clamp only if it is proved there. It never says anything of a thread's
+//! address that does not hold for every thread of every launch within [`Launch`]; what it cannot see is
+//! [`Value::TOP`]. Total: bounded sweeps, bounded depth, and a function whose graph is out of bounds is
+//! simply not understood.
+
+mod evaluate;
+mod graph;
+mod ir;
+mod launch;
+mod lower;
+mod solve;
+mod ssa;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::contract::BlockShape;
+use crate::tree::{self, Function, Op, Operand, Variable};
+
+pub use graph::Graph;
+pub use ir::{Arg, Object, ObjectSpace};
+pub use launch::Launch;
+pub use value::{NUMBER, Value};
+
+use evaluate::Evaluator;
+use ssa::Ssa;
+
+/// What is known of one memory operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The address without the immediate offset; [`Value::TOP`] when nothing is known.
+    pub value: Value,
+    /// The register value furthest back from which the address is a constant away and which its register
+    /// still holds at this instruction, and that constant (immediate offset not included).
+    pub root: (Arg, i64),
+}
+
+/// The analysis of one function.
+pub struct Analysis<'a> {
+    /// Its graph.
+    pub graph: Graph<'a>,
+    /// The objects that [`Value::bases`] speaks of.
+    pub objects: Vec<Object>,
+    ssa: Ssa,
+    places: HashMap<(u32, u32), Place>,
+    numbers: HashMap<(u32, u32), Value>,
+}
+
+/// True when an analysis of this operand is wanted: everything but plain global accesses, whose fence
+/// needs none.
+fn wanted(i: &tree::Instruction) -> bool {
+    let only_global = i.spaces().count() == 1
+        && i.space() == Some(tree::Space::Global)
+        && !matches!(i.op(), Some(Op::Cp | Op::Wmma));
+    let direct_param = i.space().is_some_and(tree::Space::is_param)
+        && !matches!(i.address().map(|a| &a.base), Some(tree::Base::Reg(_)));
+    !only_global && !direct_param
+}
+
+impl<'a> Analysis<'a> {
+    /// Analyses a function's body. `shared` are the module-level shared variables.
+    pub fn new(
+        function: &'a Function,
+        body: &'a tree::Block,
+        shared: &[&Variable],
+        shape: Option<BlockShape>,
+    ) -> Self {
+        let graph = Graph::new(body);
+        let is_entry = function.kind == tree::FunctionKind::Entry;
+        let candidates = ssa::candidates(shared, &function.params, is_entry, &graph.variables);
+        let ssa = Ssa::new(&graph, candidates);
+        let mut places = HashMap::with_capacity(ssa.addresses.len());
+        let mut numbers = HashMap::new();
+        let mut evaluator = Evaluator {
+            ssa: &ssa,
+            graph: &graph,
+            launch: Launch::new(function, shape),
+            values: Vec::new(),
+            bounds: Vec::new(),
+        };
+        let asked = |index: u32| wanted(graph.instructions[index as usize]);
+        let addresses = ssa.addresses.iter().filter(|a| asked(a.instruction)).map(|a| a.base);
+        solve::solve(&mut evaluator, addresses.chain(ssa.operands.values().copied()));
+        let at = |index: u32, arg: Arg| {
+            if evaluator.values.is_empty() {
+                return Value::TOP;
+            }
+            let mut context = evaluator.context(graph.block_of[index as usize]);
+            if let Some(guard) = &graph.instructions[index as usize].guard {
+                let predicate = ssa.predicates[index as usize];
+                evaluator.assume(predicate, !guard.negated, &mut context, 4);
+            }
+            evaluator.at(arg, &mut context).unwrap_or(Value::TOP)
+        };
+        for address in &ssa.addresses {
+            let index = address.instruction;
+            let value = if asked(index) { at(index, address.base) } else { Value::TOP };
+            let place = Place { value, root: address.root };
+            places.insert((index, address.operand), place);
+        }
+        for (&(index, operand), &arg) in &ssa.operands {
+            numbers.insert((index, operand), at(index, arg));
+        }
+        let objects = ssa.objects.clone();
+        Self { graph, objects, ssa, places, numbers }
+    }
+
+    /// What is known of a memory operand (instruction number, operand number).
+    pub fn place(&self, instruction: u32, operand: u32) -> Place {
+        let unknown = Place { value: Value::TOP, root: (Arg::Unknown, 0) };
+        self.places.get(&(instruction, operand)).copied().unwrap_or(unknown)
+    }
+
+    /// What is known of an integer operand of a bulk copy or a matrix load.
+    pub fn number(&self, instruction: u32, operand: u32) -> Value {
+        self.numbers.get(&(instruction, operand)).copied().unwrap_or(Value::TOP)
+    }
+
+    /// The register that holds a value.
+    pub fn register(&self, arg: Arg) -> Option<&tree::Name> {
+        let Arg::Value(id) = arg else { return None };
+        let register = self.ssa.expressions.get(id as usize)?.register;
+        self.ssa.registers.get(register as usize)
+    }
+
+    /// The objects among a value's bases, with whether the address is generic.
+    pub fn bases(&self, value: &Value) -> impl Iterator<Item = (u32, bool)> + use<> {
+        let bases = value.bases & !NUMBER;
+        (0..62u32).filter(move |bit| bases >> bit & 1 == 1).map(|bit| (bit / 2, bit % 2 == 1))
+    }
+
+    /// True when the access is proved: every object the address may be relative to is in `space`, the
+    /// `bytes` from `address + offset` on lie inside it, and the address is a multiple of `align`.
+    /// `open_bytes` is how much of an object of open size (`.extern .shared`) may be relied on.
+    pub fn is_proved(
+        &self,
+        value: &Value,
+        offset: i64,
+        space: ObjectSpace,
+        bytes: u64,
+        align: u64,
+        open_bytes: u64,
+    ) -> bool {
+        if value.bases & NUMBER != 0 || value.bases == 0 || !align.is_power_of_two() {
+            return false;
+        }
+        let inside = self.bases(value).all(|(index, generic)| {
+            let Some(object) = self.objects.get(index as usize) else { return false };
+            let size = object.bytes.unwrap_or(open_bytes);
+            !generic
+                && object.space == space
+                && object.align >= align
+                && i128::from(value.lo) + i128::from(offset) >= 0
+                && i128::from(value.hi) + i128::from(offset) + i128::from(bytes) <= size.into()
+        });
+        let low = align - 1;
+        let sum = value.add(Value::int(offset), 64);
+        inside && (low & !sum.zeros == 0 || (sum.lo == sum.hi && sum.lo as u64 & low == 0))
+    }
+
+    /// The operands of an instruction that name memory: (operand number, address).
+    pub fn addresses<'i>(
+        instruction: &'i tree::Instruction,
+    ) -> impl Iterator<Item = (u32, &'i tree::Address)> + 'i {
+        instruction.operands.iter().enumerate().filter_map(|(index, operand)| match operand {
+            Operand::Address(address) => Some((index as u32, address)),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,2 @@
+//! Guard (being written).
+pub mod analysis;
