@@ -30,6 +30,11 @@ pub mod queue;
 pub mod session;
 pub mod transport;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use turnstile_abi as abi;
 
 pub use buffer::{Buffer, DmaRegion, Mapping, Place};
