@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 mod authorize;
+mod compile;
 mod denial;
+mod document;
 mod grants;
 mod ledger;
 mod policy;
@@ -21,6 +23,7 @@ mod tenant;
 
 pub use authorize::{Authorized, authorize, authorize_image};
 pub use denial::Denial;
+pub use document::{PolicyError, PolicyErrors, Problem, Syntax};
 pub use grants::{
     BufferGrant, DmaGrant, FenceGrant, Grants, Guard, LaunchGrant, ProgramGrant, QueueGrant,
 };
