@@ -140,7 +140,7 @@ fn tenants(
         }
         if let Some(buffer) = &tenant.grants.buffer {
             let before = memory;
-            if buffer.usage.iter().any(|u| u.value == allow::Usage::Device) {
+            if buffer.usage.has(&allow::Usage::Device) {
                 memory = memory.saturating_add(buffer.max_bytes.0);
             }
             let crossed = before <= device.memory_bytes && memory > device.memory_bytes;
@@ -304,25 +304,6 @@ fn ids(list: Option<&At<Vec<At<records::Id>>>>) -> Vec<u32> {
     ids
 }
 
-/// Notes an empty list and items that repeat.
-fn choices<T: PartialEq + Copy>(
-    reader: &mut Reader<'_>,
-    list: &At<Vec<At<T>>>,
-    word: fn(T) -> &'static str,
-    all: &str,
-) {
-    // An item that could not be read was noted already, and the list is shorter for it.
-    if list.is_empty() && reader.is_empty_list(list.at) {
-        reader.error(list.at, Problem::EmptyList { write: all.into() });
-    }
-    for (i, item) in list.iter().enumerate() {
-        if list[..i].iter().any(|other| other.value == item.value) {
-            let item_word = format!("{:?}", word(item.value));
-            reader.error(item.at, Problem::RepeatedItem { item: item_word });
-        }
-    }
-}
-
 fn grants(
     reader: &mut Reader<'_>,
     grants: &At<allow::Grants>,
@@ -348,25 +329,17 @@ fn grants(
     Grants {
         sessions: grants.sessions.get32(),
         max_handles: grants.max_handles.get32(),
-        buffer: grants.buffer.as_ref().map(|buffer| {
-            choices(reader, &buffer.usage, allow::Usage::word, "[\"device\"], [\"host\"] or both");
-            let has = |usage| buffer.usage.iter().any(|u| u.value == usage);
-            BufferGrant {
-                max_bytes: buffer.max_bytes.0,
-                max_count: buffer.max_count.get32(),
-                device: has(allow::Usage::Device),
-                host: has(allow::Usage::Host),
-            }
+        buffer: grants.buffer.as_ref().map(|buffer| BufferGrant {
+            max_bytes: buffer.max_bytes.0,
+            max_count: buffer.max_count.get32(),
+            device: buffer.usage.has(&allow::Usage::Device),
+            host: buffer.usage.has(&allow::Usage::Host),
         }),
-        dma: grants.dma.as_ref().map(|dma| {
-            choices(reader, &dma.access, allow::Access::word, "[\"read\"], [\"write\"] or both");
-            let has = |access| dma.access.iter().any(|a| a.value == access);
-            DmaGrant {
-                max_bytes: dma.max_bytes.0,
-                max_regions: dma.max_regions.get32(),
-                read: has(allow::Access::Read),
-                write: has(allow::Access::Write),
-            }
+        dma: grants.dma.as_ref().map(|dma| DmaGrant {
+            max_bytes: dma.max_bytes.0,
+            max_regions: dma.max_regions.get32(),
+            read: dma.access.has(&allow::Access::Read),
+            write: dma.access.has(&allow::Access::Write),
         }),
         program: grants
             .program
@@ -407,10 +380,8 @@ fn program(
     backend: BackendKind,
     isolation: Isolation,
 ) -> ProgramGrant {
-    choices(reader, &program.formats, allow::Format::word, "[\"ptx\"], [\"image\"] or both");
-    let has = |format| program.formats.iter().find(|f| f.value == format);
-    let ptx = has(allow::Format::Ptx).is_some();
-    let image = has(allow::Format::Image);
+    let ptx = program.formats.has(&allow::Format::Ptx);
+    let image = program.formats.find(&allow::Format::Image);
     let guard = match program.guard.value {
         allow::Guard::None => Guard::None,
         allow::Guard::Check => Guard::Check,
@@ -434,11 +405,8 @@ fn program(
     if let Some(list) = &program.images {
         if image.is_none() {
             reader.error(list.at, Problem::ImagesNotGranted);
-        } else if reader.is_empty_list(list.at) {
-            let write = "the SHA-256 of each image, as sha256sum prints them".into();
-            reader.error(list.at, Problem::EmptyList { write });
         }
-        images.extend(list.iter().map(|hash| hash.0));
+        images.extend(list.0.iter().map(|hash| hash.0));
         images.sort_unstable();
         images.dedup();
     }

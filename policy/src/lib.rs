@@ -14,16 +14,21 @@
 mod authorize;
 mod compile;
 mod denial;
+mod diff;
 mod document;
+mod explain;
 mod grants;
 mod ledger;
 mod policy;
 mod rate;
+mod settings;
 mod tenant;
 
 pub use authorize::{Authorized, authorize, authorize_image};
 pub use denial::Denial;
+pub use diff::{Change, Diff, Effect, TenantDiff, diff};
 pub use document::{PolicyError, PolicyErrors, Problem, Syntax};
+pub use explain::{Explanation, Line, Verdict, explain};
 pub use grants::{
     BufferGrant, DmaGrant, FenceGrant, Grants, Guard, LaunchGrant, ProgramGrant, QueueGrant,
 };

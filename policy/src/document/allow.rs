@@ -2,7 +2,7 @@
 
 use turnstile_abi::regs;
 
-use super::decode::{At, record, words};
+use super::decode::{Set, record, words};
 use super::quantity::{Count, Size, Span};
 use super::text::Sha256;
 use crate::grants::Grants as Compiled;
@@ -54,7 +54,7 @@ record! {
         /// Buffers at once.
         default max_count: Count<1, 1_048_576> = Count(64);
         /// Where buffers may live.
-        required usage: Vec<At<Usage>>;
+        required usage: Set<Usage>;
     }
 }
 
@@ -76,7 +76,7 @@ record! {
         /// Regions at once.
         default max_regions: Count<1, 65_536> = Count(64);
         /// What the device may do with the memory.
-        required access: Vec<At<Access>>;
+        required access: Set<Access>;
     }
 }
 
@@ -94,7 +94,7 @@ record! {
     /// Programs.
     struct Program("an object", "{ \"formats\": [\"ptx\"], \"max_bytes\": \"4MiB\" }") {
         /// What may be loaded.
-        required formats: Vec<At<Format>>;
+        required formats: Set<Format>;
         /// What is done to PTX before it is loaded.
         default guard: Guard = Guard::Fence;
         /// Bytes of all loaded images together, so also of the largest one.
@@ -104,7 +104,7 @@ record! {
         /// Functions held at once.
         default max_functions: Count<1, 1_048_576> = Count(1024);
         /// SHA-256 of each machine-code image that may be loaded. Needs the format `image`.
-        optional images: Vec<At<Sha256>>;
+        optional images: Set<Sha256>;
     }
 }
 

@@ -85,11 +85,6 @@ impl<'t> Reader<'t> {
         self.error(at, Problem::WrongType { found, expected: T::EXPECTED, example: T::EXAMPLE });
     }
 
-    /// Whether a node is a list without items.
-    pub(crate) fn is_empty_list(&self, at: NodeId) -> bool {
-        matches!(&self.tree.node(at).value, Value::Array(items) if items.is_empty())
-    }
-
     /// The member `key` of the object at a node. Of a repeated one, the first.
     pub(crate) fn member(&self, object: NodeId, key: &str) -> Option<NodeId> {
         match &self.tree.node(object).value {
@@ -176,6 +171,55 @@ impl<T: Decode> Decode for Vec<At<T>> {
         };
         let item = |&at| T::decode(reader, at).map(|value| At { value, at });
         Some(items.iter().filter_map(item).collect())
+    }
+}
+
+/// Choices out of a few: a list that is not empty and repeats nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Set<T>(pub(crate) Vec<At<T>>);
+
+impl<T: PartialEq> Set<T> {
+    pub(crate) fn find(&self, item: &T) -> Option<&At<T>> {
+        self.0.iter().find(|other| other.value == *item)
+    }
+    pub(crate) fn has(&self, item: &T) -> bool {
+        self.find(item).is_some()
+    }
+}
+
+impl<T: Decode + PartialEq> Decode for Set<T> {
+    const EXPECTED: &'static str = "a list";
+    const EXAMPLE: &'static str = "a list, one or more of the choices in square brackets";
+    fn decode(reader: &mut Reader<'_>, at: NodeId) -> Option<Self> {
+        let items = Vec::<At<T>>::decode(reader, at)?;
+        if matches!(&reader.tree.node(at).value, Value::Array(items) if items.is_empty()) {
+            reader.error(at, Problem::EmptyList { example: T::EXAMPLE });
+            return None;
+        }
+        for (i, item) in items.iter().enumerate() {
+            if items[..i].iter().any(|other| other.value == item.value) {
+                let found = reader.found(item.at);
+                reader.error(item.at, Problem::RepeatedItem { item: found });
+            }
+        }
+        Some(Set(items))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Set<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("SetOf{}", T::schema_name()).into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "type": "array",
+            "items": generator.subschema_for::<T>(),
+            "minItems": 1,
+            "uniqueItems": true,
+        })
     }
 }
 

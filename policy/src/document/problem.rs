@@ -96,8 +96,8 @@ pub enum Problem {
     TooSmall { found: String, least: String, most: String },
     #[error("{found} is too large: write {most} or less, at least {least}")]
     TooLarge { found: String, least: String, most: String },
-    #[error("the list is empty: write {write}")]
-    EmptyList { write: String },
+    #[error("the list is empty: write at least one, such as [{example}]")]
+    EmptyList { example: &'static str },
     #[error("{item} stands in the list twice: keep one")]
     RepeatedItem { item: String },
     #[error("version {found} is not known to this Turnstile: write 1")]
