@@ -12,4 +12,6 @@ pub mod op;
 
 pub use backend::{Backend, BackendEvent, Description, Done, Fault, Outcome, Ticket};
 pub use memory::{MemoryError, MemoryId, Piece, SharedRegion};
-pub use op::{BackendOp, BufferId, Code, FunctionId, Home, Place, ProgramId, QueueId, RegionId, SpaceId};
+pub use op::{
+    BackendOp, BufferId, Code, FunctionId, Home, Place, ProgramId, QueueId, RegionId, SpaceId,
+};

@@ -12,7 +12,9 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The kernel refused to create or seal the memfd.
-    #[error("cannot create {bytes} bytes of shared memory: {source}; check the memory limit of the process")]
+    #[error(
+        "cannot create {bytes} bytes of shared memory: {source}; check the memory limit of the process"
+    )]
     Create {
         /// Bytes asked for.
         bytes: u64,
@@ -30,7 +32,9 @@ pub enum MemoryError {
         reason: String,
     },
     /// The file could shrink under the mapping, which would kill the daemon with SIGBUS.
-    #[error("the memory's file is not sealed against shrinking (F_SEAL_SHRINK); pass a memfd sealed with it")]
+    #[error(
+        "the memory's file is not sealed against shrinking (F_SEAL_SHRINK); pass a memfd sealed with it"
+    )]
     NotSealed,
     /// The range does not lie inside the file.
     #[error("bytes {offset}..+{bytes} lie outside the memory's file of {file_bytes} bytes")]

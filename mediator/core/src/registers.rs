@@ -60,9 +60,9 @@ impl Registers {
     pub fn read(&self, at: u64, bytes: usize) -> Option<u64> {
         let value = match bytes {
             4 if at.is_multiple_of(4) => self.word(at).map(u64::from),
-            8 if at.is_multiple_of(8) => self.word(at).and_then(|low| {
-                Some(u64::from(low) | u64::from(self.word(at + 4)?) << 32)
-            }),
+            8 if at.is_multiple_of(8) => self
+                .word(at)
+                .and_then(|low| Some(u64::from(low) | u64::from(self.word(at + 4)?) << 32)),
             _ => None,
         };
         if value.is_none() {

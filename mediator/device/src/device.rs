@@ -57,9 +57,13 @@ pub struct Device {
 
 impl Device {
     /// Puts a device together over its registers and aperture.
-    pub fn new(registers: Arc<Registers>, aperture: Arc<SharedRegion>) -> Result<Device, DeviceError> {
+    pub fn new(
+        registers: Arc<Registers>,
+        aperture: Arc<SharedRegion>,
+    ) -> Result<Device, DeviceError> {
         let eventfd = || EventFd::new(EFD_NONBLOCK).map_err(DeviceError::EventFd);
-        let vectors = (0..regs::VECTORS).map(|_| eventfd().map(Arc::new)).collect::<Result<_, _>>()?;
+        let vectors =
+            (0..regs::VECTORS).map(|_| eventfd().map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Device { registers, aperture, kick: Kick(eventfd()?), vectors: Mutex::new(vectors) })
     }
 

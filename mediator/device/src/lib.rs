@@ -6,5 +6,9 @@
 //! never calls into a front end.
 
 pub mod device;
+pub mod msix;
+pub mod pci;
 
 pub use device::{Device, DeviceError, Kick};
+pub use msix::{Message, Vectors};
+pub use pci::{Bar, Change, Function, FunctionError};
