@@ -12,7 +12,7 @@ extern "C" __global__ void atomics32(unsigned *bins, const unsigned *in, unsigne
     unsigned long long b = G(bins + (i & 7) * 16);
 #define ATOM(text, at, x) asm volatile("atom." text " %0, [%1+" #at "], %2;" : "=r"(r) : "l"(b), "r"(x) : "memory")
 #define RED(text, at, x) asm volatile("red." text " [%0+" #at "], %1;" ::"l"(b), "r"(x) : "memory")
-    ATOM("global.add.u32", 0, v);
+    ATOM("global.add.u32", 0, 1u);
     old[i] = r;
     ATOM("global.and.b32", 4, v | 0xff0000ffu);
     ATOM("global.or.b32", 8, v & 0x0f0f0f0fu);
@@ -147,8 +147,8 @@ extern "C" __global__ void cas_widths(unsigned short *h, unsigned *w, unsigned l
         a = ra;
         b = rb;
     }
-    // Exchanges pass the previous value on; the sum of all that came out and what is left is known.
+    // Every thread exchanges a 7 in: once the initial value comes out, then only sevens.
     unsigned long long out;
-    asm volatile("atom.global.exch.b64 %0, [%1], %2;" : "=l"(out) : "l"(G(swapped)), "l"((unsigned long long)i) : "memory");
+    asm volatile("atom.global.exch.b64 %0, [%1], %2;" : "=l"(out) : "l"(G(swapped)), "l"(7ull) : "memory");
     asm volatile("red.global.add.u64 [%0], %1;" ::"l"(G(swapped + 1)), "l"(out) : "memory");
 }
