@@ -2,10 +2,10 @@
 
 use crate::check::{Refusal, check};
 use crate::contract::{Arena, BlockShape, GuardMode};
-use crate::parse::{Limits, ParseError, parse, parse_guarded};
+use crate::parse::{Limits, ParseError, parse};
 use crate::print::print;
-use crate::verify::VerifiedModule;
-use crate::view::{ModuleView, ViewError};
+use crate::verify::{self, VerifiedModule, VerifyError};
+use crate::view::ViewError;
 
 /// Under which terms an image is admitted.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,10 @@ pub enum PtxError {
     /// Its objects do not fit.
     #[error("does not fit: {0}")]
     View(#[from] ViewError),
+    /// The final text did not pass the verifier. For an image that parsed and was checked, this is
+    /// a limit of the guard or the verifier; the image is refused all the same.
+    #[error("not verified: {0}")]
+    Verify(#[from] VerifyError),
     /// A guard was asked for and no arena given. A mistake of the caller, not of the image.
     #[error("guard mode {0:?} needs an arena")]
     NoArena(GuardMode),
@@ -52,7 +56,7 @@ impl PtxError {
             Self::Parse(error) => error.span().line,
             Self::Refused(refusal) => refusal.span().line,
             Self::View(ViewError::TooLarge { at, .. } | ViewError::Unsized { at, .. }) => at.line,
-            Self::NoArena(_) => 0,
+            Self::Verify(_) | Self::NoArena(_) => 0,
         };
         (line != 0).then_some(line)
     }
@@ -66,12 +70,8 @@ pub fn admit(image: &[u8], admission: &Admission) -> Result<VerifiedModule, PtxE
     let module = parse(image, &admission.limits)?;
     check(&module)?;
     let printed = print(&module);
-    let limits = Limits { max_bytes: 1 << 30, max_nesting: 64 };
-    let module = parse_guarded(printed.text.as_bytes(), &limits)?;
-    check(&module)?;
-    let view = ModuleView::of(&module)?;
     match admission.mode {
-        GuardMode::None => Ok(VerifiedModule::unguarded(printed.text, printed.lines, module, view)),
+        GuardMode::None => Ok(verify::allow(printed.text, printed.lines)?),
         mode => Err(PtxError::NoArena(mode)),
     }
 }
