@@ -7,7 +7,7 @@ use crate::tree::{Name, Special};
 pub type Id = u32;
 
 /// An operand of an expression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arg {
     /// Another value.
     Value(Id),

@@ -18,8 +18,6 @@ pub struct Write<'a> {
     pub width: u32,
     /// Operands still to be resolved.
     pub operands: [Option<&'a Operand>; 3],
-    /// A constant in place of the operand with this index.
-    pub constant: Option<(usize, i64)>,
 }
 
 impl<'a> Write<'a> {
@@ -28,7 +26,7 @@ impl<'a> Write<'a> {
         for (slot, operand) in three.iter_mut().zip(operands) {
             *slot = Some(*operand);
         }
-        Self { register, kind, width, operands: three, constant: None }
+        Self { register, kind, width, operands: three }
     }
 }
 

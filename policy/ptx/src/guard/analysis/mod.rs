@@ -37,6 +37,8 @@ use ssa::Ssa;
 pub struct Place {
     /// The address without the immediate offset; [`Value::TOP`] when nothing is known.
     pub value: Value,
+    /// The register's value, object or nothing known: equal for addresses that are equal.
+    pub base: Arg,
     /// The register value furthest back from which the address is a constant away and which its register
     /// still holds at this instruction, and that constant (immediate offset not included).
     pub root: (Arg, i64),
@@ -102,7 +104,7 @@ impl<'a> Analysis<'a> {
         for address in &ssa.addresses {
             let index = address.instruction;
             let value = if asked(index) { at(index, address.base) } else { Value::TOP };
-            let place = Place { value, root: address.root };
+            let place = Place { value, base: address.base, root: address.root };
             places.insert((index, address.operand), place);
         }
         for (&(index, operand), &arg) in &ssa.operands {
@@ -114,7 +116,8 @@ impl<'a> Analysis<'a> {
 
     /// What is known of a memory operand (instruction number, operand number).
     pub fn place(&self, instruction: u32, operand: u32) -> Place {
-        let unknown = Place { value: Value::TOP, root: (Arg::Unknown, 0) };
+        let base = Arg::Unknown;
+        let unknown = Place { value: Value::TOP, base, root: (base, 0) };
         self.places.get(&(instruction, operand)).copied().unwrap_or(unknown)
     }
 
