@@ -8,6 +8,7 @@
 mod admit;
 pub mod check;
 pub mod contract;
+pub mod guard;
 mod lexer;
 pub mod opcode;
 pub mod parse;

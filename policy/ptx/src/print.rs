@@ -347,7 +347,8 @@ fn address(t: &mut String, a: &Address) {
         Base::Reg(name) | Base::Symbol(name) => {
             t.push_str(name);
             if a.offset != 0 {
-                let _ = write!(t, "{:+}", a.offset);
+                // ptxas reads `[r+-4]`, but not `[r-4]`.
+                let _ = write!(t, "+{}", a.offset);
             }
         }
         Base::Absolute => integer(t, a.offset),
