@@ -57,10 +57,11 @@ fn negotiation_is_written_and_its_refusal_understood() {
     fake.set(offset::STATUS, DeviceStatus::FAILED.bits());
     fake.set(offset::LAST_ERROR, Status::Unsupported as u32);
     let mut device = DeviceManager::probe(fake).unwrap();
+    device.set_patience(Patience { spins: 5, timeout_ns: SECOND / 100 });
     let refused = Err(Error::EnableRefused(Status::Unsupported));
     assert_eq!(device.enable(device.offered()), refused);
     device.transport().set(offset::STATUS, DeviceStatus::BUSY.bits());
-    assert_eq!(device.reset(), Err(Error::Timeout { ns: 30 * SECOND }));
+    assert_eq!(device.reset(), Err(Error::Timeout { ns: SECOND / 100 }));
     device.transport().set(offset::STATUS, DeviceStatus::LOST.bits());
     assert_eq!(device.reset(), Err(Error::Lost));
     device.transport().set(offset::STATUS, u32::MAX);
