@@ -33,6 +33,8 @@ pub struct Poll {
     pub progress: bool,
     /// Tenants that are polled. 0: sleep until something happens.
     pub hot: usize,
+    /// Those of them that only wait for their rate. If all do, sleep until `wake_at_ns`.
+    pub throttled: usize,
     /// Some tenant has commands waiting for its rate; none before this time.
     pub wake_at_ns: Option<u64>,
 }
@@ -294,6 +296,7 @@ impl<M: SharedMemory> Mediator<M> {
                 Round::Served => poll.progress = true,
                 Round::Idle => {}
                 Round::Throttled(until) => {
+                    poll.throttled += 1;
                     poll.wake_at_ns = Some(poll.wake_at_ns.map_or(until, |w: u64| w.min(until)));
                 }
                 Round::Cold => {
