@@ -9,7 +9,8 @@ entries! {
     atomics64 in op_atomic "every 64-bit operation" [] atomics64;
     atomics_float in op_atomic "f32, f64, f16x2, bf16x2 and vector f32 adds" [] atomics_float;
     atomics_shared in op_atomic "atomics in shared memory" [] atomics_shared;
-    cas_widths in op_atomic "compare-and-swap of 16, 32, 64 and 128 bits, exchange" [Wide128] cas_widths;
+    cas_widths in op_atomic "compare-and-swap of 16, 32 and 64 bits, exchange" [] cas_widths;
+    cas128 in op_wide128 "compare-and-swap and exchange of 16 bytes, b128 moves" [Wide128] cas128;
 }
 
 fn atomics32(size: Size) -> Setup {
@@ -132,13 +133,11 @@ fn atomics_shared(size: Size) -> Setup {
 
 fn cas_widths(size: Size) -> Setup {
     let n = size.pick(200, 1 << 12);
-    let (mut h, mut w, mut l, mut q) = ([5u16; 8], [9u32; 8], [1u64; 8], [0u64; 8]);
+    let (mut h, mut w, mut l) = ([5u16; 8], [9u32; 8], [1u64; 8]);
     for i in 0..n {
         h[i & 7] = h[i & 7].wrapping_add(3);
         w[i & 7] = w[i & 7].wrapping_add(i as u32);
         l[i & 7] += (i as u64) << 20;
-        q[(i & 3) * 2] += i as u64;
-        q[(i & 3) * 2 + 1] += 1;
     }
     let came_out = 1000 + 7 * (n as u64 - 1);
     let exact = Tolerance::Exact;
@@ -146,7 +145,22 @@ fn cas_widths(size: Size) -> Setup {
         .inout(&[5u16; 8], &h, exact)
         .inout(&[9u32; 8], &w, exact)
         .inout(&[1u64; 8], &l, exact)
-        .inout(&[0u64; 8], &q, exact)
         .inout(&[1000u64, 0], &[7, came_out], exact)
+        .arg(n as u32)
+}
+
+fn cas128(size: Size) -> Setup {
+    let n = size.pick(100, 1 << 12);
+    let mut pairs = [0u64; 8];
+    for i in 0..n {
+        pairs[(i & 3) * 2] += i as u64;
+        pairs[(i & 3) * 2 + 1] += 1;
+    }
+    let total = 30 + (n as u64 - 1) * 16;
+    let exact = Tolerance::Exact;
+    Setup::line(cover(n, 32), 32)
+        .inout(&[0u64; 8], &pairs, exact)
+        .inout(&[10u64, 20], &[7, 9], exact)
+        .inout(&[0u64], &[total], exact)
         .arg(n as u32)
 }

@@ -9,7 +9,7 @@ entries! {
     call_table in funcptr "calls through a table of functions in a module variable" [IndirectCall] call_table;
     call_chosen in funcptr "calls through a function address chosen in registers" [IndirectCall] call_chosen;
     frames in frames "calls with structures, pointers to local arrays, indexed local memory" [] frames;
-    recursion in frames "Ackermann's function" [Recursion] recursion;
+    recursion in recursion "Ackermann's function" [Recursion] recursion;
 }
 
 fn bytecode(size: Size) -> Setup {

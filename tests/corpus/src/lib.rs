@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod atomics;
-mod attacks;
+pub mod attacks;
 mod bits;
 mod bytes;
 mod calls;

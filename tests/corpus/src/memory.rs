@@ -7,7 +7,7 @@ entries! {
     widths in op_memory "every width, vectors, cache operators, read-only loads" [] widths;
     generic in op_memory "generic addresses into global, shared, local and constant memory, isspacep" [] generic;
     ordered in op_memory "volatile, relaxed, acquire, release, fences, prefetch" [] ordered;
-    packing in op_memory "mov between words and halves, 128-bit moves" [Wide128] packing;
+    packing in op_memory "mov between words and halves, 16-byte accesses" [] packing;
 }
 
 fn widths(size: Size) -> Setup {

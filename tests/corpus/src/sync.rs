@@ -8,7 +8,7 @@ entries! {
     lock_blocks in spinlock "a spin lock between blocks" [Progress] lock_blocks;
     lock_threads in spinlock "a spin lock that lanes of one warp contend for" [Progress, Fairness] lock_threads;
     grid_barrier in gridsync "phases with a barrier over the grid, built from atomics" [Resident] |s| grid(s, false);
-    grid_group in gridsync "the same through cooperative groups" [Resident, Cooperative] |s| grid(s, true);
+    grid_group in coopgroups "the same through cooperative groups" [Resident, Cooperative] |s| grid(s, true);
     message in message "blocks hand data over with release and acquire" [Progress] message;
     barriers in barriers "named barriers, arrive, barrier reductions, early exits" [] barriers;
     cpasync_tile in cpasync "tiles by 16-byte cp.async, two stages" [AsyncCopy] cpasync_tile;

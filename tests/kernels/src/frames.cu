@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls with frames of their own: structs by value and by pointer, local arrays indexed at run time, results in memory,
-// bounded recursion.
+// Calls with frames of their own: structs by value and by pointer, local arrays indexed at run time, results in memory.
 struct Vec {
     int x, y, z;
 };
@@ -29,15 +28,6 @@ __device__ __noinline__ int median(const int *data, int n)
     return copy[n / 2];
 }
 
-__device__ __noinline__ unsigned ackermann(unsigned m, unsigned n)
-{
-    if (m == 0)
-        return n + 1;
-    if (n == 0)
-        return ackermann(m - 1, 1);
-    return ackermann(m - 1, ackermann(m, n - 1));
-}
-
 extern "C" __global__ void frames(const int *in, int *out, int n)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -50,11 +40,4 @@ extern "C" __global__ void frames(const int *in, int *out, int n)
     out[3 * i] = median(window, 9);
     out[3 * i + 1] = c.x + 3 * c.y + 7 * c.z;
     out[3 * i + 2] = window[(unsigned)in[i] % 9];
-}
-
-extern "C" __global__ void recursion(unsigned *out, unsigned n)
-{
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n)
-        out[i] = ackermann(i % 3, i % 5);
 }

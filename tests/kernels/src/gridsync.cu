@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All blocks meet at a barrier between two phases. grid_barrier builds it from atomics (every block must be resident).
-// grid_group uses cooperative groups, whose workspace the driver passes in %envreg1/%envreg2.
-#include <cooperative_groups.h>
-
+// All blocks meet at a barrier between two phases, built from atomics (every block must be resident).
 __device__ void meet(unsigned *count, unsigned target)
 {
     __syncthreads();
@@ -23,20 +20,6 @@ extern "C" __global__ void grid_barrier(unsigned *data, unsigned *out, unsigned 
     for (unsigned r = 0; r < rounds; r++) {
         to[i] = from[(i + blockDim.x) % n] + from[i];
         meet(count, (r + 1) * gridDim.x);
-        volatile unsigned *t = from;
-        from = to;
-        to = t;
-    }
-}
-
-extern "C" __global__ void grid_group(unsigned *data, unsigned *out, unsigned rounds)
-{
-    auto grid = cooperative_groups::this_grid();
-    unsigned n = gridDim.x * blockDim.x, i = blockIdx.x * blockDim.x + threadIdx.x;
-    volatile unsigned *from = data, *to = out;
-    for (unsigned r = 0; r < rounds; r++) {
-        to[i] = from[(i + blockDim.x) % n] + from[i];
-        grid.sync();
         volatile unsigned *t = from;
         from = to;
         to = t;

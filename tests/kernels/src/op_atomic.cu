@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Atomics of every operation and width in global and shared memory. Each thread works on bins it shares with others;
-// the final memory is the same in any order. cas_widths builds additions out of CAS of 16, 32, 64 and 128 bits.
+// the final memory is the same in any order. cas_widths builds additions out of CAS of 16, 32 and 64 bits.
 #define G(p) ((unsigned long long)__cvta_generic_to_global(p))
 
 extern "C" __global__ void atomics32(unsigned *bins, const unsigned *in, unsigned *old, unsigned n)
@@ -113,7 +113,7 @@ extern "C" __global__ void atomics_shared(const unsigned *in, unsigned *out, uns
         out[blockIdx.x * 24 + 20] = (unsigned)sum;
 }
 
-extern "C" __global__ void cas_widths(unsigned short *h, unsigned *w, unsigned long long *l, ulonglong2 *q,
+extern "C" __global__ void cas_widths(unsigned short *h, unsigned *w, unsigned long long *l,
                                       unsigned long long *swapped, unsigned n)
 {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -135,18 +135,6 @@ extern "C" __global__ void cas_widths(unsigned short *h, unsigned *w, unsigned l
     unsigned long long l0 = l[i & 7], lr;
     while ((lr = atomicCAS(l + (i & 7), l0, l0 + ((unsigned long long)i << 20))) != l0)
         l0 = lr;
-    unsigned long long a = 0, b = 0, ra, rb;
-    for (;;) {
-        asm volatile("{\n\t.reg .b128 old, cmp, new;\n\tmov.b128 cmp, {%3, %4};\n\tmov.b128 new, {%5, %6};\n\t"
-                     "atom.global.cas.b128 old, [%2], cmp, new;\n\tmov.b128 {%0, %1}, old;\n\t}"
-                     : "=l"(ra), "=l"(rb)
-                     : "l"(G(q + (i & 3))), "l"(a), "l"(b), "l"(a + i), "l"(b + 1)
-                     : "memory");
-        if (ra == a && rb == b)
-            break;
-        a = ra;
-        b = rb;
-    }
     // Every thread exchanges a 7 in: once the initial value comes out, then only sevens.
     unsigned long long out;
     asm volatile("atom.global.exch.b64 %0, [%1], %2;" : "=l"(out) : "l"(G(swapped)), "l"(7ull) : "memory");

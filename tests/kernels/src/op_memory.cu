@@ -78,7 +78,7 @@ extern "C" __global__ void ordered(const unsigned *in, unsigned *out, unsigned n
     asm volatile("st.weak.global.u32 [%0], %1;" ::"l"(q), "r"(v + 5) : "memory");
 }
 
-// Vector moves and packing: mov between 64-bit and halves, 32-bit and bytes/shorts, mov.b128 and 128-bit loads.
+// Vector moves and packing: mov between 64-bit and halves, 32-bit and shorts, 128-bit loads and stores.
 extern "C" __global__ void packing(const ulonglong2 *in, ulonglong2 *out, unsigned n)
 {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -91,9 +91,5 @@ extern "C" __global__ void packing(const ulonglong2 *in, ulonglong2 *out, unsign
     unsigned short h0, h1;
     asm("mov.b32 {%0, %1}, %2;" : "=h"(h0), "=h"(h1) : "r"((unsigned)y));
     asm("mov.b32 %0, {%2, %1};" : "=r"(lo) : "h"(h0), "h"(h1));
-    unsigned long long z;
-    asm("{\n\t.reg .b128 q;\n\t.reg .b64 a;\n\tmov.b128 q, {%1, %2};\n\tmov.b128 {%0, a}, q;\n\tadd.u64 %0, %0, a;\n\t}"
-        : "=l"(z)
-        : "l"(x), "l"(y));
-    out[i] = make_ulonglong2(x, ((unsigned long long)lo << 32) ^ z);
+    out[i] = make_ulonglong2(x, ((unsigned long long)lo << 32) ^ (x + y));
 }
