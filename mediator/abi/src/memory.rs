@@ -34,29 +34,44 @@ pub trait SharedMemory {
     fn write(&self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds>;
 }
 
-impl<M: SharedMemory + ?Sized> SharedMemory for &M {
-    fn size(&self) -> u64 {
-        (**self).size()
-    }
-    fn load32(&self, offset: u64) -> Result<u32, OutOfBounds> {
-        (**self).load32(offset)
-    }
-    fn store32(&self, offset: u64, value: u32) -> Result<(), OutOfBounds> {
-        (**self).store32(offset, value)
-    }
-    fn load64(&self, offset: u64) -> Result<u64, OutOfBounds> {
-        (**self).load64(offset)
-    }
-    fn store64(&self, offset: u64, value: u64) -> Result<(), OutOfBounds> {
-        (**self).store64(offset, value)
-    }
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
-        (**self).read(offset, into)
-    }
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
-        (**self).write(offset, from)
-    }
+macro_rules! forwarded {
+    ($pointer:ty) => {
+        impl<M: SharedMemory + ?Sized> SharedMemory for $pointer {
+            #[inline]
+            fn size(&self) -> u64 {
+                (**self).size()
+            }
+            #[inline]
+            fn load32(&self, offset: u64) -> Result<u32, OutOfBounds> {
+                (**self).load32(offset)
+            }
+            #[inline]
+            fn store32(&self, offset: u64, value: u32) -> Result<(), OutOfBounds> {
+                (**self).store32(offset, value)
+            }
+            #[inline]
+            fn load64(&self, offset: u64) -> Result<u64, OutOfBounds> {
+                (**self).load64(offset)
+            }
+            #[inline]
+            fn store64(&self, offset: u64, value: u64) -> Result<(), OutOfBounds> {
+                (**self).store64(offset, value)
+            }
+            #[inline]
+            fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+                (**self).read(offset, into)
+            }
+            #[inline]
+            fn write(&self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+                (**self).write(offset, from)
+            }
+        }
+    };
 }
+
+forwarded!(&M);
+#[cfg(feature = "alloc")]
+forwarded!(alloc::sync::Arc<M>);
 
 /// Whether `[offset, offset + bytes)` lies inside `[0, size)`, without wrapping.
 #[must_use]

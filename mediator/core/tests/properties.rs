@@ -133,33 +133,8 @@ struct Guest {
     creations: HashMap<u64, (Opcode, u64)>,
 }
 
-struct Ap(Arc<SharedRegion>);
-impl SharedMemory for Ap {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn load32(&self, o: u64) -> Result<u32, turnstile_abi::OutOfBounds> {
-        self.0.load32(o)
-    }
-    fn store32(&self, o: u64, v: u32) -> Result<(), turnstile_abi::OutOfBounds> {
-        self.0.store32(o, v)
-    }
-    fn load64(&self, o: u64) -> Result<u64, turnstile_abi::OutOfBounds> {
-        self.0.load64(o)
-    }
-    fn store64(&self, o: u64, v: u64) -> Result<(), turnstile_abi::OutOfBounds> {
-        self.0.store64(o, v)
-    }
-    fn read(&self, o: u64, b: &mut [u8]) -> Result<(), turnstile_abi::OutOfBounds> {
-        self.0.read(o, b)
-    }
-    fn write(&self, o: u64, b: &[u8]) -> Result<(), turnstile_abi::OutOfBounds> {
-        self.0.write(o, b)
-    }
-}
-
 struct World {
-    mediator: Mediator<Ap>,
+    mediator: Mediator<Arc<SharedRegion>>,
     model: Model,
     guests: Vec<Guest>,
     now: u64,
@@ -182,7 +157,7 @@ impl World {
             let attachment = Attachment {
                 policy: policy.tenants[0].clone(),
                 registers: registers.clone(),
-                aperture: Ap(aperture.clone()),
+                aperture: aperture.clone(),
                 aperture_memory,
             };
             let id = mediator.attach(attachment, 0, &mut model);
