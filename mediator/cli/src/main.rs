@@ -1,1 +1,5 @@
-fn main() {}
+//! The `turnstile` program. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    turnstile::commands::main()
+}

@@ -117,10 +117,7 @@ pub(super) enum BadLine {
     /// It does not end as a record does: torn, or nothing of ours.
     NotARecord,
     /// It ends with a hash, which is not that of its bytes.
-    Altered {
-        computed: Hash,
-        stored: Hash,
-    },
+    Altered { computed: Hash, stored: Hash },
     /// The hash is right and the bytes are no JSON: written by something else.
     NotJson(serde_json::Error),
 }

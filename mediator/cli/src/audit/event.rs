@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::device_event::DeviceEvent;
+
 /// A record's event. Its fields lie beside `seq` and `time` in the line; `event` names it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
@@ -10,6 +12,8 @@ pub enum Event {
     Log(LogEvent),
     /// About a tenant's front end, as the daemon sees it.
     Tenant(TenantEvent),
+    /// About a tenant's device, as the mediator sees it.
+    Device(DeviceEvent),
 }
 
 /// About the log itself.
@@ -97,5 +101,11 @@ impl From<LogEvent> for Event {
 impl From<TenantEvent> for Event {
     fn from(event: TenantEvent) -> Event {
         Event::Tenant(event)
+    }
+}
+
+impl From<DeviceEvent> for Event {
+    fn from(event: DeviceEvent) -> Event {
+        Event::Device(event)
     }
 }

@@ -203,11 +203,7 @@ impl LogFile {
         let fresh = PathBuf::from(fresh);
         let _ = fs::remove_file(&fresh);
         let next = open_locked(&fresh).map_err(io::Error::other)?;
-        self.append(
-            SystemTime::now(),
-            None,
-            &Event::Log(LogEvent::Rotated { to: name(&to) }),
-        )?;
+        self.append(SystemTime::now(), None, &Event::Log(LogEvent::Rotated { to: name(&to) }))?;
         self.sink.sync()?;
         fs::rename(&self.path, &to)?;
         fs::rename(&fresh, &self.path)?;

@@ -14,6 +14,7 @@
 //! record of the log.
 
 mod chain;
+mod device_event;
 mod event;
 mod file;
 mod sender;
@@ -23,6 +24,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::{Hash, MAX_LINE};
+pub use device_event::DeviceEvent;
 pub use event::{Event, LogEvent, TenantEvent};
 pub use sender::{AuditHandle, TenantAudit};
 pub use writer::{AuditError, AuditLog, OnStop, Options, Summary};

@@ -239,8 +239,11 @@ fn a_flood_is_counted_not_written() {
     let text = fs::read_to_string(&path).unwrap();
     let values: Vec<serde_json::Value> =
         text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let dropped: u64 =
-        values.iter().filter(|v| v["event"] == "dropped").map(|v| v["count"].as_u64().unwrap()).sum();
+    let dropped: u64 = values
+        .iter()
+        .filter(|v| v["event"] == "dropped")
+        .map(|v| v["count"].as_u64().unwrap())
+        .sum();
     assert_eq!(dropped, 1_000_000 - 29);
     assert!(values.iter().any(|v| v["tenant"] == "quiet"));
     assert!(values.len() < 70, "{}", values.len());

@@ -221,11 +221,16 @@ impl Walk {
         let line = self.lines;
         if self.first.is_none() {
             if event != "opened" {
-                self.report(line, "is first but no `opened` record: lines before it are gone".into(), false);
+                self.report(
+                    line,
+                    "is first but no `opened` record: lines before it are gone".into(),
+                    false,
+                );
             } else if seq == 1 && prev != Some(Hash::default()) {
                 self.report(line, "has number 1 but continues another record".into(), false);
             } else if seq != 1 {
-                let what = format!("continues another file: record {} came before", seq.wrapping_sub(1));
+                let what =
+                    format!("continues another file: record {} came before", seq.wrapping_sub(1));
                 self.notes.push(Problem { line, what, torn: false });
             }
             return;
@@ -233,13 +238,17 @@ impl Walk {
         let expected = self.seq + 1;
         if seq != expected {
             let what = if seq > expected {
-                format!("is record {seq}, expected {expected}: {} missing before it", seq - expected)
+                format!(
+                    "is record {seq}, expected {expected}: {} missing before it",
+                    seq - expected
+                )
             } else {
                 format!("is record {seq}, expected {expected}: repeated or out of order")
             };
             self.report(line, what, false);
         } else if prev != Some(self.head) {
-            let what = format!("does not continue the line before it (whose hash is {})", self.head);
+            let what =
+                format!("does not continue the line before it (whose hash is {})", self.head);
             self.report(line, what, false);
         }
     }

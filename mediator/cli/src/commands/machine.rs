@@ -1,0 +1,36 @@
+//! What this machine can do: the backend a policy asks for, limits, memory used.
+
+use turnstile_backend_api::Backend;
+use turnstile_policy::{Backend as Wanted, DevicePolicy};
+
+use super::failure::Failure;
+
+/// Opens the backend a policy asks for.
+pub(super) fn backend(device: &DevicePolicy) -> Result<Box<dyn Backend>, Failure> {
+    match &device.backend {
+        Wanted::Emulated(_) => {
+            Err(Failure::machine("the emulated GPU is not part of this build yet", ""))
+        }
+        Wanted::Cuda(_) => Err(Failure::machine(
+            "this build has no CUDA backend",
+            "write \"backend\": \"emulated\" in device",
+        )),
+        Wanted::Vfio(_) => Err(Failure::machine(
+            "this build has no VFIO backend",
+            "write \"backend\": \"emulated\" in device",
+        )),
+    }
+}
+
+/// Something the process may not have more of.
+pub(super) fn out_of(what: &str, error: &std::io::Error) -> Failure {
+    Failure::machine(format!("no {what} left: {error}"), "raise the limits (ulimit -n, ulimit -u)")
+}
+
+/// The most memory this process ever had resident, in bytes.
+pub(super) fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
