@@ -25,6 +25,7 @@ pub const RED_ZONE: u64 = 16 << 20;
 pub struct Arena {
     base: u64,
     size: u64,
+    red_zone: u64,
 }
 
 /// Why a range is no arena.
@@ -36,6 +37,9 @@ pub enum ArenaError {
     /// The base is not aligned, is zero, or the end is beyond 2^49.
     #[error("arena base {0:#x} is zero, not a multiple of the size, or too high")]
     Base(u64),
+    /// The red zones do not fit around the arena.
+    #[error("red zones of {0:#x} bytes are less than 16 MiB or do not fit around the arena")]
+    RedZone(u64),
 }
 
 impl Arena {
@@ -51,7 +55,27 @@ impl Arena {
         if base == 0 || base & (size - 1) != 0 || base > (1 << 49) - size {
             return Err(ArenaError::Base(base));
         }
-        Ok(Self { base, size })
+        Ok(Self { base, size, red_zone: RED_ZONE })
+    }
+
+    /// The same arena with larger red zones: `bytes` on each side are mapped to the tenant's sink.
+    /// With 32 GiB, an address that lies in the arena plus a 32-bit index of up to 8 bytes each
+    /// needs no fence at all.
+    ///
+    /// # Errors
+    /// [`ArenaError::RedZone`] below [`RED_ZONE`], or when they reach below zero or beyond 2^49.
+    pub const fn with_red_zone(self, bytes: u64) -> Result<Self, ArenaError> {
+        let room_above = (1 << 49) - self.base - self.size;
+        let fits = bytes >= RED_ZONE && (bytes == RED_ZONE || bytes <= self.base);
+        if !fits || (bytes > RED_ZONE && bytes > room_above) {
+            return Err(ArenaError::RedZone(bytes));
+        }
+        Ok(Self { red_zone: bytes, ..self })
+    }
+
+    /// Bytes mapped on each side of the arena; at least [`RED_ZONE`].
+    pub const fn red_zone(self) -> u64 {
+        self.red_zone
     }
 
     /// First address.
