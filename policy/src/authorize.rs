@@ -243,3 +243,6 @@ fn launch(grant: &LaunchGrant, args: &op::launch::Args) -> Result<(), Denial> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,6 @@ impl fmt::Display for Diff {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,3 +165,6 @@ impl Ledger {
         *used = used.saturating_sub(amount);
     }
 }
+
+#[cfg(test)]
+mod tests;

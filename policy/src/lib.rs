@@ -41,3 +41,6 @@ pub use rate::{Rate, TokenBucket};
 pub use tenant::{
     Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
 };
+
+#[cfg(test)]
+mod tests;

@@ -87,3 +87,6 @@ impl TokenBucket {
         self.level = self.level.saturating_add(gained).min(self.capacity);
     }
 }
+
+#[cfg(test)]
+mod tests;

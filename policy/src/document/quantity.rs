@@ -314,3 +314,6 @@ impl<const MIN: u64, const MAX: u64> Serialize for Count<MIN, MAX> {
         serializer.serialize_u64(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,12 @@ use super::decode::{Decode, Reader, quoted};
 use super::problem::Problem;
 use super::tree::{NodeId, Value};
 
-/// Declares a kind of text: a pattern for the schema and a function that reads it or says what to
+/// Declares a kind of text: its rule for the schema and a function that reads it or says what to
 /// write instead.
 macro_rules! text {
     (
         $(#[doc = $doc:literal])*
-        $name:ident($inner:ty), $expected:literal, $example:literal, $pattern:literal, $read:expr
+        $name:ident($inner:ty), $expected:literal, $example:literal, { $($rule:tt)* }, $read:expr
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ macro_rules! text {
                 true
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
+                json_schema!({ "type": "string", $($rule)* })
             }
         }
     };
@@ -54,7 +54,7 @@ macro_rules! text {
 
 text! {
     /// The name of a tenant or of a built-in guest.
-    Name(Box<str>), "a name", "\"trainer\"", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", |text| {
+    Name(Box<str>), "a name", "\"trainer\"", { "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" }, |text| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let inner = text.bytes().all(|b| plain(b) || b == b'-');
         let ends = text.bytes().next().is_some_and(plain) && text.bytes().last().is_some_and(plain);
@@ -78,7 +78,7 @@ text! {
 
 text! {
     /// Free text that can be passed to a program: no NUL.
-    Text(String), "a string", "\"--verbose\"", "^[^\\u0000]{0,4096}$", |text| {
+    Text(String), "a string", "\"--verbose\"", { "maxLength": 4096 }, |text| {
         if text.len() <= 4096 && !text.contains('\0') {
             Ok(text.into())
         } else {
@@ -89,7 +89,7 @@ text! {
 
 text! {
     /// A path in the file system.
-    FilePath(std::path::PathBuf), "a path", "\"/var/lib/turnstile/file\"", "^[^\\u0000]{1,4095}$",
+    FilePath(std::path::PathBuf), "a path", "\"/var/lib/turnstile/file\"", { "minLength": 1, "maxLength": 4095 },
     |text| {
         if text.is_empty() || text.contains('\0') {
             Err("a path, without NUL".into())
@@ -104,7 +104,7 @@ text! {
 text! {
     /// The path of a Unix socket.
     SocketPath(std::path::PathBuf), "a socket path", "\"/run/turnstile/vm.sock\"",
-    "^[^\\u0000]{1,107}$",
+    { "minLength": 1, "maxLength": 107 },
     |text| {
         if text.is_empty() || text.contains('\0') {
             Err("a path, without NUL".into())
@@ -119,7 +119,7 @@ text! {
 text! {
     /// The SHA-256 of a file.
     Sha256([u8; 32]), "a SHA-256",
-    "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"", "^[0-9a-fA-F]{64}$",
+    "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"", { "pattern": "^[0-9a-fA-F]{64}$" },
     |text| {
         let mut hash = [0; 32];
         let digits = text.as_bytes();
@@ -144,7 +144,7 @@ text! {
 text! {
     /// A PCI address, in full.
     PciAddress(Box<str>), "a PCI address", "\"0000:65:00.0\"",
-    "^[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[01][0-9a-fA-F]\\.[0-7]$",
+    { "pattern": "^[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[01][0-9a-fA-F]\\.[0-7]$" },
     |text| {
         let full = |text: &str| {
             let b = text.as_bytes();
@@ -170,7 +170,7 @@ text! {
 
 text! {
     /// Permission bits, in octal.
-    Mode(u32), "a file mode", "\"0660\"", "^0[0-7]{3}$",
+    Mode(u32), "a file mode", "\"0660\"", { "pattern": "^0[0-7]{3}$" },
     |text| {
         let mode = |text: &str| match text.as_bytes() {
             [b'0', digits @ ..] if digits.len() == 3 => u32::from_str_radix(text, 8).ok(),

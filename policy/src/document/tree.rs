@@ -425,3 +425,6 @@ impl<'t> Parser<'t> {
         Ok(c)
     }
 }
+
+#[cfg(test)]
+mod tests;
