@@ -26,16 +26,21 @@ pub enum Failure {
         /// Value expected.
         want: u64,
     },
-    /// A command ended with another status than it should.
-    #[error("{what}: {got:?}, expected {want:?}")]
+    /// A command ended with another status than it may.
+    #[error("{what}, case {at:#x}: {}, expected {}", got.name(), want.name())]
     Outcome {
         /// What was tried.
         what: &'static str,
+        /// Which case of it.
+        at: u64,
         /// Status found.
         got: Status,
-        /// Status expected.
+        /// Status expected, or the first of several.
         want: Status,
     },
+    /// Something did not happen that should have, or the reverse.
+    #[error("{0}")]
+    Not(&'static str),
     /// The workload needs something that this tenant does not have.
     #[error("needs {0}")]
     Needs(&'static str),
@@ -63,4 +68,29 @@ impl<V> During<V> for Result<V, Error> {
 /// Fails unless two numbers agree.
 pub(crate) fn same(what: &'static str, at: u64, got: u64, want: u64) -> Result<(), Failure> {
     if got == want { Ok(()) } else { Err(Failure::Wrong { what, at, got, want }) }
+}
+
+/// Fails unless a status is one of those allowed.
+pub(crate) fn among(
+    what: &'static str,
+    at: u64,
+    got: Status,
+    allowed: &[Status],
+) -> Result<(), Failure> {
+    match allowed.first() {
+        Some(&want) if !allowed.contains(&got) => Err(Failure::Outcome { what, at, got, want }),
+        _ => Ok(()),
+    }
+}
+
+/// Turns "the policy does not grant this, or no more of it" into `None`.
+pub(crate) fn if_granted<V>(
+    what: &'static str,
+    result: Result<V, Error>,
+) -> Result<Option<V>, Failure> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Status { status: Status::Denied | Status::Quota, .. }) => Ok(None),
+        Err(error) => Err(Failure::Driver { what, error }),
+    }
 }

@@ -12,17 +12,26 @@
 //! | vecadd | `n` | 10000 | elements |
 //! | copy | `bytes` | 65536 | bytes moved each way, a multiple of 4096 |
 //! | stress, nop | `n` | 2000, 100000 | commands |
+//! | stress | `mischief` | 5 | percent of the commands that are wrong on purpose |
 //! | hostile | `only` | all | run only the attacks whose name contains this |
+//! | hostile | `deny` | found out | what the policy must not grant: `copy,fill,fence,...` |
+//! | hostile | `allow` | nothing | `raw-addresses`: the policy lets parameters hold addresses |
+//! | hostile | `guard` | none | `fence`: stray accesses are confined instead of ended |
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+mod copy;
 pub mod env;
 pub mod failure;
+mod hostile;
+mod nop;
+mod random;
 mod staging;
-pub mod vecadd;
+mod stress;
+mod vecadd;
 
 pub use env::{Env, GuestPages};
 pub use failure::Failure;
@@ -37,17 +46,30 @@ pub const STACK_BYTES: usize = 256 * 1024;
 pub enum Workload {
     /// vecadd, saxpy and two reductions, every result checked.
     Vecadd,
+    /// Bytes on every path the policy grants.
+    Copy,
+    /// A random mix of all operations against a model.
+    Stress,
+    /// Every attack a tenant can make, each refused.
+    Hostile,
+    /// Round trip and throughput of the shortest command.
+    Nop,
 }
 
 impl Workload {
     /// Every workload.
-    pub const ALL: &'static [Workload] = &[Workload::Vecadd];
+    pub const ALL: &'static [Workload] =
+        &[Workload::Vecadd, Workload::Copy, Workload::Stress, Workload::Hostile, Workload::Nop];
 
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Workload::Vecadd => "vecadd",
+            Workload::Copy => "copy",
+            Workload::Stress => "stress",
+            Workload::Hostile => "hostile",
+            Workload::Nop => "nop",
         }
     }
     /// The workload with this name.
@@ -65,6 +87,10 @@ where
     env.print(format_args!("workload: {}", workload.name()));
     let result = match workload {
         Workload::Vecadd => vecadd::run(transport, env),
+        Workload::Copy => copy::run(transport, env),
+        Workload::Stress => stress::run(transport, env),
+        Workload::Hostile => hostile::run(transport, env),
+        Workload::Nop => nop::run(transport, env),
     };
     match result {
         Ok(()) => env.print(format_args!("result: pass")),

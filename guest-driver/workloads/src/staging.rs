@@ -6,7 +6,7 @@ use turnstile_abi::memory::SharedMemory;
 use turnstile_abi::regs::PAGE;
 use turnstile_abi::request::{Access, Usage};
 use turnstile_abi::{Handle, Status};
-use turnstile_driver::{Error, Mapping, Place, Session, Transport};
+use turnstile_driver::{DmaRegion, Error, Mapping, Place, Session, Transport};
 
 use crate::env::Env;
 use crate::failure::{During, Failure};
@@ -19,49 +19,58 @@ pub(crate) struct Staging<'s, T: Transport, M> {
 
 enum Side<'s, T: Transport, M> {
     Aperture(&'s Mapping<'s, T>),
-    Pages(&'s M),
+    /// The pages, and where in them the region begins.
+    Pages(&'s M, u64),
 }
 
-impl<T: Transport, M: SharedMemory> Staging<'_, T, M> {
+impl<'s, T: Transport, M: SharedMemory> Staging<'s, T, M> {
+    /// A mapped host-visible buffer.
+    pub(crate) const fn mapped(handle: Handle, mapping: &'s Mapping<'s, T>) -> Self {
+        Staging { handle, side: Side::Aperture(mapping) }
+    }
+    /// A region over pages that begins at byte `base` of `memory`.
+    pub(crate) const fn pages(region: &DmaRegion<'_, T>, memory: &'s M, base: u64) -> Self {
+        Staging { handle: region.handle(), side: Side::Pages(memory, base) }
+    }
     pub(crate) const fn at(&self, offset: u64) -> Place {
         Place { handle: self.handle, offset }
     }
     pub(crate) const fn kind(&self) -> &'static str {
         match self.side {
             Side::Aperture(_) => "host-visible buffer",
-            Side::Pages(_) => "registered pages",
+            Side::Pages(..) => "registered pages",
         }
     }
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> Result<(), Failure> {
         match &self.side {
             Side::Aperture(mapping) => mapping.write(offset, from),
-            Side::Pages(memory) => memory.write(offset, from).map_err(Error::from),
+            Side::Pages(memory, base) => memory.write(base + offset, from).map_err(Error::from),
         }
         .during("write to staging memory")
     }
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
         match &self.side {
             Side::Aperture(mapping) => mapping.read(offset, into),
-            Side::Pages(memory) => memory.read(offset, into).map_err(Error::from),
+            Side::Pages(memory, base) => memory.read(base + offset, into).map_err(Error::from),
         }
         .during("read from staging memory")
     }
 }
 
 /// Runs `body` with `bytes` of staging memory and gives the memory back.
-pub(crate) fn with<T: Transport, E: Env>(
+pub(crate) fn with<T: Transport, E: Env, R>(
     session: &Session<'_, T>,
     env: &E,
     bytes: u64,
-    body: impl FnOnce(&Staging<'_, T, E::Memory>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    body: impl FnOnce(&Staging<'_, T, E::Memory>) -> Result<R, Failure>,
+) -> Result<R, Failure> {
     match session.create_buffer(bytes, Usage::Host) {
         Ok(buffer) => {
             let mapping = buffer.map().during("map the staging buffer")?;
-            let side = Side::Aperture(&mapping);
-            body(&Staging { handle: buffer.handle(), side })?;
+            let result = body(&Staging::mapped(buffer.handle(), &mapping))?;
             mapping.unmap().during("unmap the staging buffer")?;
-            return buffer.destroy().during("destroy the staging buffer");
+            buffer.destroy().during("destroy the staging buffer")?;
+            return Ok(result);
         }
         Err(Error::Status { status: Status::Denied | Status::Quota, .. }) => {}
         Err(error) => return Err(Failure::Driver { what: "create the staging buffer", error }),
@@ -75,6 +84,7 @@ pub(crate) fn with<T: Transport, E: Env>(
     let region = session
         .register_dma(&[extent], Access::ReadWrite)
         .during("register pages for staging, readable and writable")?;
-    body(&Staging { handle: region.handle(), side: Side::Pages(pages.memory) })?;
-    region.unregister().during("unregister the staging pages")
+    let result = body(&Staging::pages(&region, pages.memory, 0))?;
+    region.unregister().during("unregister the staging pages")?;
+    Ok(result)
 }

@@ -26,7 +26,7 @@ fn y(i: u64) -> f32 {
 }
 
 /// Runs the workload.
-pub fn run<T: Transport, E: Env>(transport: &T, env: &E) -> Result<(), Failure> {
+pub(crate) fn run<T: Transport, E: Env>(transport: &T, env: &E) -> Result<(), Failure> {
     let n = number(env, "n", 10_000).clamp(1, 1 << 20);
     let device = DeviceManager::start(transport).during("start the device")?;
     let limits = device.identify().during("identify")?;

@@ -204,11 +204,10 @@ impl Transport for ProcessTransport {
         let until = Instant::now().checked_add(bound);
         if matches!(socket::ready(pipe.as_fd(), PollFlags::IN, until), Ok(true)) {
             let mut sink = [0; DRAIN];
-            match rustix::io::read(pipe, &mut sink) {
+            // What does not fit keeps the pipe ready, and costs one early return.
+            if let Ok(0) = rustix::io::read(pipe, &mut sink) {
                 // The daemon is gone; the pipe stays ready for ever.
-                Ok(0) => std::thread::sleep(bound.min(Duration::from_millis(1))),
-                // What did not fit keeps the pipe ready, and costs one early return.
-                _ => {}
+                std::thread::sleep(bound.min(Duration::from_millis(1)));
             }
         }
     }

@@ -229,9 +229,10 @@ fn check_memfd(fd: &OwnedFd) -> Result<(), String> {
         return Err("the memfd is not sealed with F_SEAL_SHRINK; seal it first".to_owned());
     }
     // A hole in huge pages is filled from a pool that can be empty, which would be SIGBUS.
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
     let system = rustix::fs::fstatfs(fd).map_err(|e| e.to_string())?;
-    if i64::from(system.f_type) != TMPFS_MAGIC {
+    // CAST: the field's type differs between architectures; the magic fits in all of them.
+    if system.f_type as u64 != TMPFS_MAGIC {
         return Err("the memfd has huge pages; pass one with ordinary pages".to_owned());
     }
     Ok(())
