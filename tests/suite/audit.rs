@@ -5,7 +5,7 @@ use libtest_mimic::Trial;
 use turnstile_tests::command::{text, turnstile};
 use turnstile_tests::{Outcome, pass, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![test("audit::a_changed_byte_is_found_with_its_line", tampered)]
 }
 

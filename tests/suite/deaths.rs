@@ -10,7 +10,7 @@ use turnstile_tests::command::{finish, start, text};
 use turnstile_tests::policy::Document;
 use turnstile_tests::{Outcome, kvm_missing, pass, skip, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("deaths::sigint_stops_a_run_of_microvms", || interrupted(false)),
         test("deaths::sigint_stops_a_run_of_processes", || interrupted(true)),

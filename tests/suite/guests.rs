@@ -7,7 +7,7 @@ use turnstile_tests::command::{text, turnstile};
 use turnstile_tests::policy::Document;
 use turnstile_tests::{Outcome, kvm_missing, pass, skip, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("guests::two_microvms_share_the_gpu", two_microvms),
         test("guests::the_same_policy_runs_as_processes", two_processes),

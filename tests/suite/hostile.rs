@@ -5,7 +5,7 @@ use libtest_mimic::Trial;
 use turnstile_tests::command::{Answer, text, turnstile};
 use turnstile_tests::{Outcome, kvm_missing, pass, skip, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("hostile::a_microvm_is_refused_and_hurts_nobody", microvm),
         test("hostile::a_process_is_refused_and_hurts_nobody", process),

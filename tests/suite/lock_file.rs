@@ -4,7 +4,7 @@ use anyhow::ensure;
 use libtest_mimic::Trial;
 use turnstile_tests::{Outcome, pass, test, workspace};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![test("lock_file::rust_vmm_crates_agree", agree)]
 }
 

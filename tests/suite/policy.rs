@@ -7,7 +7,7 @@ use turnstile_tests::command::{text, turnstile};
 use turnstile_tests::policy::Document;
 use turnstile_tests::{Outcome, pass, test};
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("policy::examples_are_accepted", examples),
         test("policy::a_mistake_is_named_before_anything_starts", mistake),
