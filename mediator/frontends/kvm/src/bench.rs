@@ -1,0 +1,113 @@
+//! What a trap costs, measured against KVM itself.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kvm_ioctls::VcpuExit;
+use turnstile_abi::regs::offset;
+use turnstile_device::Device;
+
+use crate::boot::Image;
+use crate::console::Console;
+use crate::machine::{Config, Parts, Payload, assemble};
+use crate::vcpu::Step;
+use crate::{KvmError, probe};
+
+/// RAM of the measuring guest.
+const RAM_BYTES: u64 = 16 << 20;
+/// Rounds; the two kinds of trap take turns, and the best round of each counts.
+const ROUNDS: usize = 9;
+
+/// Reads a register for ever: `mov eax, [rdi]; jmp` to itself. BAR0's address is in `rdi`.
+const LOOP: &[u8] = &[0x8b, 0x07, 0xeb, 0xfc];
+
+/// Cost of a trapped 4-byte register read, in nanoseconds: into the guest, out of it, answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrapCost {
+    /// With an empty handler: what KVM itself costs.
+    pub bare_ns: f64,
+    /// Of the `VERSION` register, through the bus and the device.
+    pub device_ns: f64,
+    /// Reads measured of each kind in a round.
+    pub reads: u32,
+}
+
+impl TrapCost {
+    /// How many times a bare trap the device's costs.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.device_ns / self.bare_ns
+    }
+}
+
+/// Measures what a trapped BAR0 read costs on this machine and what KVM alone takes for it. `device`
+/// is any device that nobody else uses meanwhile; `reads` are made of each kind in each round.
+pub fn trap_cost(device: &Arc<Device>, reads: u32) -> Result<TrapCost, KvmError> {
+    let kvm = probe::open()?;
+    let config = Config {
+        name: "bench".into(),
+        memory_bytes: RAM_BYTES,
+        vcpus: 1,
+        payload: Payload::Elf(Vec::new()),
+        args: String::new(),
+        on_line: None,
+    };
+    let build = || {
+        let console = Console::new(None);
+        assemble(&kvm, &config, &Image::Flat(LOOP), device, console)
+    };
+    // Two VMs alike to the last bit; only what happens on an exit differs.
+    let (mut bare, mut full) = (build()?, build()?);
+    let reads = reads.max(1);
+    let mut best = [f64::MAX; 2];
+    for _ in 0..ROUNDS {
+        best[0] = best[0].min(time(reads, || bare_read(&mut bare))?);
+        best[1] = best[1].min(time(reads, || device_read(&mut full))?);
+    }
+    Ok(TrapCost { bare_ns: best[0], device_ns: best[1], reads })
+}
+
+fn time(reads: u32, mut read: impl FnMut() -> Result<(), KvmError>) -> Result<f64, KvmError> {
+    read()?; // not counted: the guest may not have started yet
+    let start = Instant::now();
+    for _ in 0..reads {
+        read()?;
+    }
+    Ok(start.elapsed().as_nanos() as f64 / f64::from(reads))
+}
+
+/// One exit with an empty handler.
+fn bare_read(parts: &mut Parts) -> Result<(), KvmError> {
+    let [vcpu] = &mut parts.vcpus[..] else { return Err(odd("there is no vCPU")) };
+    loop {
+        match vcpu.fd_mut().run() {
+            Ok(VcpuExit::MmioRead(_, data)) => {
+                data.fill(0);
+                return Ok(());
+            }
+            Ok(exit) => return Err(odd(&format!("{exit:?}"))),
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(KvmError::call("run the measuring guest")(error)),
+        }
+    }
+}
+
+/// One exit handled as in a running VM.
+fn device_read(parts: &mut Parts) -> Result<(), KvmError> {
+    let [vcpu] = &mut parts.vcpus[..] else { return Err(odd("there is no vCPU")) };
+    loop {
+        match vcpu.step(&parts.bus) {
+            Step::Handled => return Ok(()),
+            Step::Interrupted => {}
+            Step::End(reason) => return Err(odd(&format!("{reason:?}"))),
+        }
+    }
+}
+
+fn odd(what: &str) -> KvmError {
+    let source = std::io::Error::other(format!("the measuring guest left with {what}"));
+    KvmError::Call { what: "run the measuring guest", source }
+}
+
+/// The register that is read: its address is what the guest gets.
+pub(crate) const REGISTER: u64 = offset::VERSION;
