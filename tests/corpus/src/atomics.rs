@@ -5,7 +5,8 @@ use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    atomics32 in op_atomic "every 32-bit operation, scopes and semantics, red, generic" [] atomics32;
+    atomics32 in op_atomic
+        "every 32-bit operation, scopes and semantics, red, generic" [] atomics32;
     atomics64 in op_atomic "every 64-bit operation" [] atomics64;
     atomics_float in op_atomic "f32, f64, f16x2, bf16x2 and vector f32 adds" [] atomics_float;
     atomics_shared in op_atomic "atomics in shared memory" [] atomics_shared;

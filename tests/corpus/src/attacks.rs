@@ -1,10 +1,11 @@
-//! The attacks as data: hand-written PTX in `tests/kernels/attacks`, each beginning with what it tries and what the guard
-//! must make of it.
+//! The attacks as data: hand-written PTX in `tests/kernels/attacks`, each beginning with what it
+//! tries and what the guard must make of it.
 //!
-//! Every module that can be loaded has one entry, `attack`, with two 64-bit parameters: the address of a buffer of
-//! [`BUFFER_BYTES`] inside the arena, and a hostile value. It is launched once for each value of [`HOSTILE`] (and for the
-//! arena's own limits, which the caller knows) with one block of [`THREADS`] threads and no dynamic shared memory. A
-//! module that must run clean stores the word `i + 1` at `buffer + 4 * i` for each thread `i`.
+//! Every module that can be loaded has one entry, `attack`, with two 64-bit parameters: the address
+//! of a buffer of [`BUFFER_BYTES`] inside the arena, and a hostile value. It is launched once for
+//! each value of [`HOSTILE`] (and for the arena's own limits, which the caller knows) with one
+//! block of [`THREADS`] threads and no dynamic shared memory. A module that must run clean stores
+//! the word `i + 1` at `buffer + 4 * i` for each thread `i`.
 use std::fmt;
 
 /// What must become of an attack.
@@ -12,8 +13,8 @@ use std::fmt;
 pub enum Outcome {
     /// The module is refused when it is loaded, with file, line and reason.
     Refused,
-    /// The module loads, and its guarded form runs to its end (or to the time limit) without a fault and without touching
-    /// a byte outside its arena.
+    /// The module loads, and its guarded form runs to its end (or to the time limit) without a
+    /// fault and without touching a byte outside its arena.
     Fenced,
     /// Not an attack but something unusual that must be let through and give the right result.
     RunsClean,
@@ -38,7 +39,8 @@ pub const BUFFER_BYTES: usize = 64 << 10;
 /// Threads of the one block.
 pub const THREADS: u32 = 64;
 
-/// Values for the second parameter: small ones, powers of two and their neighbours, windows, all ones.
+/// Values for the second parameter: small ones, powers of two and their neighbours, windows, all
+/// ones.
 pub const HOSTILE: [u64; 22] = [
     0,
     1,

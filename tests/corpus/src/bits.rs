@@ -1,4 +1,5 @@
-//! Shifts and bit instructions (PTX ISA, Logic and Shift Instructions; bfe, bfi, prmt, fns, bmsk, szext).
+//! Shifts and bit instructions (PTX ISA, Logic and Shift Instructions; bfe, bfi, prmt, fns, bmsk,
+//! szext).
 use crate::integers::planes;
 use crate::random::Random;
 use crate::setup::{Setup, cover};
@@ -71,13 +72,14 @@ fn prmt(a: u32, b: u32, selector: u32) -> u32 {
     u32::from_le_bytes([pick(0), pick(1), pick(2), pick(3)])
 }
 
-/// prmt in a named mode: the table of the PTX ISA, selectors for c & 3 = 0, 1, 2, 3 (most significant byte first).
+/// prmt in a named mode: the table of the PTX ISA, selectors for c & 3 = 0, 1, 2, 3 (most
+/// significant byte first).
 fn prmt_mode(a: u32, b: u32, c: u32, selectors: [u32; 4]) -> u32 {
     prmt(a, b, selectors[(c & 3) as usize])
 }
 
-/// fns: the position of the n-th set bit from `base` on, upwards for n > 0 and downwards for n < 0 (none here); n = 0
-/// asks for base itself.
+/// fns: the position of the n-th set bit from `base` on, upwards for n > 0 and downwards for n < 0
+/// (none here); n = 0 asks for base itself.
 fn fns(mask: u32, base: u32, n: u32) -> u32 {
     if n == 0 {
         return if mask >> base & 1 == 1 { base } else { u32::MAX };

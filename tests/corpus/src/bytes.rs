@@ -61,8 +61,8 @@ fn crc32(size: Size) -> Setup {
     Setup::line(cover(n, 128), 128).input(&data).exact(&want).arg(length as u32).arg(n as u32)
 }
 
-/// SHA-256 (FIPS 180-4) of a message shorter than 56 bytes: one padded block. Its constants are computed, as the
-/// standard defines them, from the fractional parts of roots of the first primes.
+/// SHA-256 (FIPS 180-4) of a message shorter than 56 bytes: one padded block. Its constants are
+/// computed, as the standard defines them, from the fractional parts of roots of the first primes.
 fn sha(message: &[u8]) -> [u32; 8] {
     let primes: Vec<u128> = (2..).filter(|n| (2..*n).all(|d| n % d != 0)).take(64).collect();
     // Fractional bits: floor(2^32 * p^(1/e)) mod 2^32, by bisection in integers.

@@ -4,11 +4,16 @@ use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    bytecode in switch "a switch of sixteen bodies in a loop: an interpreter of byte code" [] bytecode;
-    switch_brx in switch_brx "a jump through a table of eight labels, by hand" [BranchTable] switch_brx;
-    call_table in funcptr "calls through a table of functions in a module variable" [IndirectCall] call_table;
-    call_chosen in funcptr "calls through a function address chosen in registers" [IndirectCall] call_chosen;
-    frames in frames "calls with structures, pointers to local arrays, indexed local memory" [] frames;
+    bytecode in switch
+        "a switch of sixteen bodies in a loop: an interpreter of byte code" [] bytecode;
+    switch_brx in switch_brx
+        "a jump through a table of eight labels, by hand" [BranchTable] switch_brx;
+    call_table in funcptr
+        "calls through a table of functions in a module variable" [IndirectCall] call_table;
+    call_chosen in funcptr
+        "calls through a function address chosen in registers" [IndirectCall] call_chosen;
+    frames in frames
+        "calls with structures, pointers to local arrays, indexed local memory" [] frames;
     recursion in recursion "Ackermann's function" [Recursion] recursion;
 }
 

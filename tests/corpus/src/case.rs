@@ -29,8 +29,9 @@ impl Launch {
 pub enum Arg {
     /// Device address of `buffers[index]`, an 8-byte parameter.
     Buffer(usize),
-    /// A scalar or a structure by value: its bytes. The parameter's declared alignment is a divisor of the length's
-    /// natural one or stands in the PTX; executors place parameters by the declaration, not by this.
+    /// A scalar or a structure by value: its bytes. The parameter's declared alignment is a divisor
+    /// of the length's natural one or stands in the PTX; executors place parameters by the
+    /// declaration, not by this.
     Value(Vec<u8>),
 }
 
@@ -43,8 +44,8 @@ pub enum Role {
     Output,
 }
 
-/// An address inside a buffer's initial contents: at `offset` (bytes) stand 8 bytes that the executor replaces by the
-/// device address of `buffers[buffer]` plus `addend`.
+/// An address inside a buffer's initial contents: at `offset` (bytes) stand 8 bytes that the
+/// executor replaces by the device address of `buffers[buffer]` plus `addend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pointer {
     /// Where in this buffer, in bytes.
@@ -81,8 +82,8 @@ pub struct Expect {
     pub tolerance: Tolerance,
 }
 
-/// One launch with everything an executor needs. The module is loaded afresh for every case, so that module variables
-/// hold their initial values.
+/// One launch with everything an executor needs. The module is loaded afresh for every case, so
+/// that module variables hold their initial values.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The kernel launched.
@@ -158,7 +159,8 @@ impl fmt::Display for Mismatch {
             }
             Self::Value { buffer, index, got, want, wrong, of, tolerance } => write!(
                 f,
-                "buffer {buffer} element {index}: {got}, expected {want} ({tolerance:?}); {wrong} of {of} differ"
+                "buffer {buffer} element {index}: {got}, expected {want} ({tolerance:?}); \
+                 {wrong} of {of} differ"
             ),
         }
     }
@@ -173,7 +175,8 @@ impl Case {
         format!("{}.{}", self.kernel.name, self.size)
     }
 
-    /// Compares the final bytes of every buffer, in the order of `buffers`, with what the host computed.
+    /// Compares the final bytes of every buffer, in the order of `buffers`, with what the host
+    /// computed.
     ///
     /// # Errors
     /// The first [`Mismatch`] found.
@@ -190,7 +193,8 @@ impl Case {
                     got: output.len(),
                 });
             }
-            // Buffers with addresses in them hold what the executor filled in, which is not known here.
+            // Buffers with addresses in them hold what the executor filled in, which is not known
+            // here.
             if buffer.role == Role::Input && buffer.pointers.is_empty() && output != buffer.initial
             {
                 let byte =

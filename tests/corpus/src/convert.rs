@@ -1,15 +1,17 @@
 //! Conversions (PTX ISA, cvt and cvt.pack).
 use crate::integers::planes;
 use crate::random::Random;
-use crate::rounding::{Mode, flush, narrow, saturate};
+use crate::rounding::{Mode, flush, narrow, saturate, to_half};
 use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 use half::{bf16, f16};
 
 entries! {
     convert_int in op_convert "between integer widths, saturation, packing" [] convert_int;
-    convert_float in op_convert "floats to integers in every rounding, out of range, NaN" [] convert_float;
-    convert_back in op_convert "integers to floats, between float widths, tf32, fp8" [Fp8] convert_back;
+    convert_float in op_convert
+        "floats to integers in every rounding, out of range, NaN" [] convert_float;
+    convert_back in op_convert
+        "integers to floats, between float widths, tf32, fp8" [Fp8] convert_back;
 }
 
 fn int_row(a: u64) -> Vec<u64> {
@@ -60,7 +62,8 @@ fn whole(x: f64, mode: Mode) -> f64 {
     }
 }
 
-/// PTX ISA, cvt: out of range clamps; NaN gives 0, or the sign bit alone where the source is f64 or the result 64 bits.
+/// PTX ISA, cvt: out of range clamps; NaN gives 0, or the sign bit alone where the source is f64 or
+/// the result 64 bits.
 fn to_int(x: f64, mode: Mode, low: i128, high: i128, wide: bool) -> i64 {
     if x.is_nan() {
         let bits = 128 - (high - low).leading_zeros();
@@ -141,7 +144,8 @@ fn convert_float(size: Size) -> Setup {
     Setup::line(cover(n, 64), 64).input(&f).input(&d).exact(&planes(&rows)).arg(n as u32)
 }
 
-/// An 8-bit float with `mantissa` bits (e4m3: no infinities; e5m2: IEEE-like), OCP "8-bit floating point", 2023.
+/// An 8-bit float with `mantissa` bits (e4m3: no infinities; e5m2: IEEE-like), OCP "8-bit floating
+/// point", 2023.
 fn fp8(code: u8, mantissa: u32) -> f64 {
     let bias = if mantissa == 3 { 7 } else { 15 };
     let (e, m) = (i32::from(code & 0x7f) >> mantissa, f64::from(code & ((1 << mantissa) - 1)));
@@ -193,7 +197,7 @@ fn back_row(a: u64, f: f32, d: f64) -> Vec<u64> {
     let pair = |hi: u16, lo: u16| u64::from(hi) << 16 | u64::from(lo);
     let fp8_pair = |m| u64::from(to_fp8(f, m)) << 8 | u64::from(to_fp8(g, m));
     let unpack = |m| {
-        let half = |c: u8| f16::from_f64(fp8(c, m)).to_bits();
+        let half = |c: u8| to_half::<f16>(fp8(c, m)).to_bits();
         pair(half((a >> 8) as u8), half(a as u8))
     };
     vec![
@@ -225,8 +229,8 @@ fn back_row(a: u64, f: f32, d: f64) -> Vec<u64> {
         bits(f16::from_bits(a as u16).to_f32()),
         bits(bf16::from_bits(a as u16).to_f32()),
         u64::from(tf32),
-        u64::from(f16::from_f64(d).to_bits()),
-        u64::from(f16::from_f64(f64::from(sw)).to_bits()),
+        u64::from(to_half::<f16>(d).to_bits()),
+        u64::from(to_half::<f16>(f64::from(sw)).to_bits()),
         pair(f16::from_f32(f).to_bits(), f16::from_f32(g).to_bits()),
         pair(relu(f).to_bits(), relu(g).to_bits()),
         fp8_pair(3),
@@ -239,7 +243,8 @@ fn back_row(a: u64, f: f32, d: f64) -> Vec<u64> {
 fn convert_back(size: Size) -> Setup {
     let n = size.pick(600, 1 << 12);
     let mut r = Random::new("convert_back");
-    // No code in the low 16 bits is a NaN of any of the small formats: their payloads are not fixed by PTX.
+    // No code in the low 16 bits is a NaN of any of the small formats: their payloads are not fixed
+    // by PTX.
     let nan = |a: u64| {
         let (h, bytes) = (a as u16, [a as u8, (a >> 8) as u8]);
         f16::from_bits(h).is_nan()

@@ -57,7 +57,8 @@ impl Element {
         }
     }
 
-    /// Steps between two floating values counted along the number line of the type (0 for equal, also for -0 and +0).
+    /// Steps between two floating values counted along the number line of the type (0 for equal,
+    /// also for -0 and +0).
     fn steps(self, a: &[u8], b: &[u8]) -> u64 {
         let width = self.size() as u32 * 8;
         let line = |raw: &[u8]| {
@@ -68,7 +69,8 @@ impl Element {
         line(a).abs_diff(line(b))
     }
 
-    /// Whether `got` passes for `want`. Both hold one element. Two NaNs always agree: PTX does not fix their payload.
+    /// Whether `got` passes for `want`. Both hold one element. Two NaNs always agree: PTX does not
+    /// fix their payload.
     pub(crate) fn agrees(self, got: &[u8], want: &[u8], tolerance: Tolerance) -> bool {
         if got == want {
             return true;
@@ -136,8 +138,10 @@ macro_rules! elem {
         }
     )*};
 }
-elem!(u8 => U8, u16 => U16, u32 => U32, u64 => U64, i32 => I32, i64 => I64, f16 => F16, bf16 => Bf16, f32 => F32,
-      f64 => F64);
+elem!(
+    u8 => U8, u16 => U16, u32 => U32, u64 => U64, i32 => I32, i64 => I64,
+    f16 => F16, bf16 => Bf16, f32 => F32, f64 => F64
+);
 
 /// The bytes of a slice of elements.
 pub(crate) fn to_bytes<E: Elem>(values: &[E]) -> Vec<u8> {

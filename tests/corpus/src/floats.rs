@@ -8,7 +8,8 @@ use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    float_exact in op_float "f32 in all roundings, ftz, sat, min and max with NaN, testp" [] float_exact;
+    float_exact in op_float
+        "f32 in all roundings, ftz, sat, min and max with NaN, testp" [] float_exact;
     float_approx in op_float "f32 approximations and library functions" [] float_approx;
     double_exact in op_double "f64 in all roundings, division, root" [] double_exact;
     double_math in op_double "f64 library functions" [] double_math;
@@ -98,6 +99,7 @@ fn float_exact(size: Size) -> Setup {
     };
     let (a, b, c) = (floats(), floats(), floats());
     let rows: Vec<Vec<f32>> = (0..n).map(|i| exact(a[i], b[i], c[i])).collect();
+    // PTX ISA, testp: zeros count as normal.
     let tests: Vec<u32> = a
         .iter()
         .map(|x| {
@@ -106,7 +108,7 @@ fn float_exact(size: Size) -> Setup {
                 x.is_infinite(),
                 !x.is_nan(),
                 x.is_nan(),
-                x.is_normal(),
+                x.is_normal() || *x == 0.0,
                 x.is_subnormal(),
             ]
             .iter()
@@ -132,8 +134,8 @@ fn float_approx(size: Size) -> Setup {
     let mut r = Random::new("float_approx");
     let (a, b) = (r.f32s(n, 0.01, 3.0), r.f32s(n, 0.1, 4.0));
     type Function = fn(f64, f64) -> f64;
-    // Bounds: PTX ISA for the instructions, CUDA Programming Guide (Mathematical Functions) for the library, with a
-    // little room for emulators whose approximations round otherwise.
+    // Bounds: PTX ISA for the instructions, CUDA Programming Guide (Mathematical Functions) for the
+    // library, with a little room for emulators whose approximations round otherwise.
     let functions: [(Function, Tolerance); 21] = [
         (|a, b| a / b, Tolerance::Ulp(2)),
         (|a, b| a / b, Tolerance::Ulp(2)),
@@ -193,7 +195,8 @@ fn double_exact(size: Size) -> Setup {
             })
             .collect()
     };
-    // b has no 1e-200: products of two such would underflow, where the remainder is no longer exact.
+    // b has no 1e-200: products of two such would underflow, where the remainder is no longer
+    // exact.
     let (a, b, c) = (doubles(12), doubles(9), doubles(12));
     let number = |x: f64, y: f64| {
         if x.is_nan() || (!y.is_nan() && (y < x || (x == y && y.is_sign_negative()))) {

@@ -1,5 +1,6 @@
-//! Kernels that Triton and numba wrote. Triton hands every kernel two more pointers (scratch memory, null here) and fixes
-//! the block size in the text; numba passes an array as seven parameters or nine.
+//! Kernels that Triton and numba wrote. Triton hands every kernel two more pointers (scratch
+//! memory, null here) and fixes the block size in the text; numba passes an array as seven
+//! parameters or nine.
 use crate::element::{Elem, Tolerance};
 use crate::gemm::product;
 use crate::nn::{layernorm_rows, softmax_rows};
@@ -10,10 +11,12 @@ use half::{bf16, f16};
 
 entries! {
     triton_vecadd in triton_vecadd "c = a + b, masked, scalar accesses" [Sm90a] triton_vecadd;
-    triton_vecadd_aligned = "triton_vecadd" in triton_vecadd_aligned "the same with 16-byte accesses" [Sm90a] triton_vecadd;
+    triton_vecadd_aligned = "triton_vecadd" in triton_vecadd_aligned
+        "the same with 16-byte accesses" [Sm90a] triton_vecadd;
     triton_softmax in triton_softmax "softmax of rows" [Sm90a] triton_softmax;
     triton_matmul in triton_matmul "C = A B in f32 (fma)" [Sm90a] |size| matmul(size, false);
-    triton_matmul_f16 = "triton_matmul" in triton_matmul_f16 "C = A B in f16 -> f32 (mma.sync, two warps)"
+    triton_matmul_f16 = "triton_matmul" in triton_matmul_f16
+        "C = A B in f16 -> f32 (mma.sync, two warps)"
         [Sm90a, TensorCore] |size| matmul(size, true);
     triton_layernorm in triton_layernorm "layer norm of bf16 rows" [Sm90a] triton_layernorm;
     triton_histogram in triton_histogram "64 bins by global atomics" [Sm90a] triton_histogram;
@@ -179,7 +182,8 @@ fn julia(x: f64, y: f64, c: (f64, f64), limit: u32, fused: bool) -> u32 {
     n
 }
 
-// A constant inside the main cardioid: orbits either settle or leave, so roundings do not decide the counts.
+// A constant inside the main cardioid: orbits either settle or leave, so roundings do not decide
+// the counts.
 const JULIA: (f64, f64) = (-0.4, 0.1);
 
 fn julia_point(i: usize, w: usize, h: usize) -> (f64, f64) {

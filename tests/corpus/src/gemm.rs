@@ -1,4 +1,5 @@
-//! Matrix products in f32. Elements are whole numbers: every order of summation gives the same exact result.
+//! Matrix products in f32. Elements are whole numbers: every order of summation gives the same
+//! exact result.
 use crate::random::Random;
 use crate::setup::Setup;
 use crate::table::{Size, entries};

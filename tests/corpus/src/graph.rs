@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 
 entries! {
     spmv_scalar in spmv "CSR matrix times vector, one thread a row" [] |size| spmv(size, false);
-    spmv_vector in spmv "CSR matrix times vector, one warp a row, read-only loads" [] |size| spmv(size, true);
-    bfs_step in bfs "one frontier step of a breadth-first search, compare-and-swap claims" [] bfs_step;
-    hash_insert in hashtable "counts keys in an open-addressing table by 64-bit compare-and-swap" [] hash_insert;
-    chase in chase "follows device pointers stored in memory (loads through generic addresses)" [] chase;
+    spmv_vector in spmv
+        "CSR matrix times vector, one warp a row, read-only loads" [] |size| spmv(size, true);
+    bfs_step in bfs
+        "one frontier step of a breadth-first search, compare-and-swap claims" [] bfs_step;
+    hash_insert in hashtable
+        "counts keys in an open-addressing table by 64-bit compare-and-swap" [] hash_insert;
+    chase in chase
+        "follows device pointers stored in memory (loads through generic addresses)" [] chase;
 }
 
 /// CSR of `n` rows with 0 to 2 * mean entries each, columns below `n`.
@@ -32,7 +36,11 @@ fn spmv(size: Size, vector: bool) -> Setup {
     let (values, x) = (r.whole(cols.len(), 9), r.whole(n, 9));
     let y: Vec<f32> = rows
         .windows(2)
-        .map(|w| (w[0] as usize..w[1] as usize).map(|j| values[j] * x[cols[j] as usize]).sum())
+        .map(|w| {
+            let row = w[0] as usize..w[1] as usize;
+            // From +0: an empty row is +0, where a sum of floats would start from -0.
+            row.fold(0.0f32, |sum, j| sum + values[j] * x[cols[j] as usize])
+        })
         .collect();
     let threads = if vector { n * 32 } else { n };
     Setup::line(cover(threads, 128), 128)

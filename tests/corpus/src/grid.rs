@@ -1,4 +1,5 @@
-//! Two- and three-dimensional grids: transpose, stencils, convolutions, cellular automata, dynamic programming.
+//! Two- and three-dimensional grids: transpose, stencils, convolutions, cellular automata, dynamic
+//! programming.
 use crate::element::{Tolerance, to_bytes};
 use crate::random::Random;
 use crate::setup::{Setup, cover};

@@ -1,10 +1,12 @@
-//! Integer instructions (PTX ISA, Integer Arithmetic and Extended-Precision Arithmetic Instructions).
+//! Integer instructions (PTX ISA, Integer Arithmetic and Extended-Precision Arithmetic
+//! Instructions).
 use crate::random::Random;
 use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    int32_ops in op_int "32-bit: add to dp2a, saturation, carries, packed 16-bit, vabsdiff4" [] int32_ops;
+    int32_ops in op_int
+        "32-bit: add to dp2a, saturation, carries, packed 16-bit, vabsdiff4" [] int32_ops;
     int64_ops in op_int "64-bit: wide products, high products, division, 128-bit" [] int64_ops;
     int16_ops in op_int "16-bit: arithmetic, shifts, wide products" [] int16_ops;
 }

@@ -1,11 +1,13 @@
-//! The kernel corpus as data: every kernel of `tests/kernels` with launch shapes, inputs and the results a host computes.
+//! The kernel corpus as data: every kernel of `tests/kernels` with launch shapes, inputs and the
+//! results a host computes.
 //!
-//! A [`Case`] is one launch. Whatever runs PTX (the emulated GPU's interpreter or JIT, a guarded module, a real GPU) loads
-//! [`Kernel::ptx`], allocates the case's buffers, launches, and hands the final bytes of every buffer to [`Case::check`].
-//! The expected results come from plain Rust written against the meaning of each kernel, never from reading its PTX.
+//! A [`Case`] is one launch. Whatever runs PTX (the emulated GPU's interpreter or JIT, a guarded
+//! module, a real GPU) loads [`Kernel::ptx`], allocates the case's buffers, launches, and hands the
+//! final bytes of every buffer to [`Case::check`]. The expected results come from plain Rust
+//! written against the meaning of each kernel, never from reading its PTX.
 //!
-//! This crate runs nothing and depends on no other crate of the workspace. `docs/kernels.md` lists what is here and a
-//! test keeps that page equal to [`markdown`].
+//! This crate runs nothing and depends on no other crate of the workspace. `docs/kernels.md` lists
+//! what is here and a test keeps that page equal to [`markdown`].
 #![forbid(unsafe_code)]
 
 mod atomics;

@@ -1,6 +1,7 @@
 //! Vectors: elementwise updates, dot products, matrix times vector, gather and scatter.
 use crate::element::Tolerance;
 use crate::random::Random;
+use crate::rounding::{fused_half, to_half};
 use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 use half::{bf16, f16};
@@ -117,14 +118,9 @@ fn scatter(size: Size) -> Setup {
 fn half2_axpy(size: Size) -> Setup {
     let n = size.pick(600, 2 << 20);
     let mut r = Random::new("half2_axpy");
-    let mut halves = |_| -> Vec<f16> { (0..n).map(|_| f16::from_f64(r.f64(-4.0, 4.0))).collect() };
-    let (x, y, alpha) = (halves(0), halves(1), f16::from_f64(1.625));
-    // A product and a sum of such values fit a double: rounding it once is the fused result.
-    let want: Vec<f16> = x
-        .iter()
-        .zip(&y)
-        .map(|(x, y)| f16::from_f64(alpha.to_f64() * x.to_f64() + y.to_f64()))
-        .collect();
+    let mut halves = |_| -> Vec<f16> { (0..n).map(|_| to_half(r.f64(-4.0, 4.0))).collect() };
+    let (x, y, alpha) = (halves(0), halves(1), f16::from_f32(1.625));
+    let want: Vec<f16> = x.iter().zip(&y).map(|(x, y)| fused_half(alpha, *x, *y)).collect();
     Setup::line(cover(n / 2, 128), 128)
         .arg(alpha)
         .input(&x)
@@ -135,14 +131,9 @@ fn half2_axpy(size: Size) -> Setup {
 fn bf16_axpy(size: Size) -> Setup {
     let n = size.pick(600, 2 << 20);
     let mut r = Random::new("bf16_axpy");
-    let mut halves =
-        |_| -> Vec<bf16> { (0..n).map(|_| bf16::from_f64(r.f64(-4.0, 4.0))).collect() };
-    let (x, y, alpha) = (halves(0), halves(1), bf16::from_f64(1.625));
-    let want: Vec<bf16> = x
-        .iter()
-        .zip(&y)
-        .map(|(x, y)| bf16::from_f64(alpha.to_f64() * x.to_f64() + y.to_f64()))
-        .collect();
+    let mut halves = |_| -> Vec<bf16> { (0..n).map(|_| to_half(r.f64(-4.0, 4.0))).collect() };
+    let (x, y, alpha) = (halves(0), halves(1), bf16::from_f32(1.625));
+    let want: Vec<bf16> = x.iter().zip(&y).map(|(x, y)| fused_half(alpha, *x, *y)).collect();
     Setup::line(cover(n / 2, 128), 128)
         .arg(alpha)
         .input(&x)

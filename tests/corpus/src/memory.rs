@@ -1,11 +1,13 @@
-//! Loads, stores, generic addresses, ordering, moves (PTX ISA, Data Movement and Conversion Instructions).
+//! Loads, stores, generic addresses, ordering, moves (PTX ISA, Data Movement and Conversion
+//! Instructions).
 use crate::random::Random;
 use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
     widths in op_memory "every width, vectors, cache operators, read-only loads" [] widths;
-    generic in op_memory "generic addresses into global, shared, local and constant memory, isspacep" [] generic;
+    generic in op_memory
+        "generic addresses into global, shared, local and constant memory, isspacep" [] generic;
     ordered in op_memory "volatile, relaxed, acquire, release, fences, prefetch" [] ordered;
     packing in op_memory "mov between words and halves, 16-byte accesses" [] packing;
 }
@@ -41,7 +43,7 @@ fn generic(size: Size) -> Setup {
             2 => j * if i >> 2 & 1 == 0 { 3 } else { 5 },
             _ => [11, 22, 33, 44][i >> 2 & 3],
         };
-        want[i] = if i & 4 == 4 { v.wrapping_mul(2) } else { j * 5 + 1 };
+        want[i] = v.wrapping_mul(2).wrapping_add(u64::from(i & 4 == 0));
         want[n + i] = [1, 2, 4, 1][i & 3];
     }
     Setup::line(cover(n, 128), 128).input(&x).exact(&want).arg(n as u32)

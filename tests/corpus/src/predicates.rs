@@ -6,7 +6,8 @@ use crate::setup::{Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    pred_ops in op_pred "setp in all comparisons, combined predicates, set, selp, slct, guards" [] pred_ops;
+    pred_ops in op_pred
+        "setp in all comparisons, combined predicates, set, selp, slct, guards" [] pred_ops;
 }
 
 /// Bits in order, first one lowest.

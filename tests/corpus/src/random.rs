@@ -1,6 +1,8 @@
-//! Deterministic inputs: SplitMix64 seeded by a name, so a case is the same on every machine and in every run.
+//! Deterministic inputs: SplitMix64 seeded by a name, so a case is the same on every machine and in
+//! every run.
 
-/// A generator. (SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", 2014.)
+/// A generator. (SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
+/// generators", 2014.)
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -55,13 +57,14 @@ impl Random {
         (0..n).map(|_| self.below(bound)).collect()
     }
 
-    /// Whole numbers in -bound..=bound: sums of products of them are exact in any order while they stay small.
+    /// Whole numbers in -bound..=bound: sums of products of them are exact in any order while they
+    /// stay small.
     pub(crate) fn whole(&mut self, n: usize, bound: u32) -> Vec<f32> {
         (0..n).map(|_| self.below(2 * bound + 1) as f32 - bound as f32).collect()
     }
 
-    /// Words with many edges among them: the first values are all pairs' worth of edges, the rest random and of random
-    /// bit length.
+    /// Words with many edges among them: the first values are all pairs' worth of edges, the rest
+    /// random and of random bit length.
     pub(crate) fn edgy(&mut self, n: usize) -> Vec<u32> {
         const EDGES: [u32; 12] =
             [0, 1, 2, 31, 32, 0x7f, 0x80, 0x7fff, 0x8000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];

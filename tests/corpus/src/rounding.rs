@@ -1,4 +1,8 @@
-//! Directed rounding, computed exactly: a result is a nearest value and an exact remainder, then moved by one step.
+//! Directed rounding, computed exactly: a result is a nearest value and an exact remainder, then
+//! moved by one step.
+
+use crate::element::Elem;
+use half::{bf16, f16};
 
 /// IEEE 754 rounding directions as PTX names them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +125,72 @@ pub(crate) fn saturate(x: f32) -> f32 {
     if x > 0.0 { x.min(1.0) } else { 0.0 }
 }
 
+/// A 16-bit float type that counts along the number line by its bits.
+pub(crate) trait Half: Elem + PartialOrd {
+    /// Its value.
+    fn wide(self) -> f64;
+    /// The number whose bits are `x`.
+    fn raw(x: u16) -> Self;
+    /// Bits of infinity.
+    const INFINITE: u16;
+    /// What the next finite number after the largest would be.
+    const LIMIT: f64;
+}
+
+impl Half for f16 {
+    fn wide(self) -> f64 {
+        self.to_f64()
+    }
+    fn raw(x: u16) -> Self {
+        Self::from_bits(x)
+    }
+    const INFINITE: u16 = 0x7c00;
+    const LIMIT: f64 = 65536.0;
+}
+
+impl Half for bf16 {
+    fn wide(self) -> f64 {
+        self.to_f64()
+    }
+    fn raw(x: u16) -> Self {
+        Self::from_bits(x)
+    }
+    const INFINITE: u16 = 0x7f80;
+    const LIMIT: f64 = 340_282_366_920_938_463_463_374_607_431_768_211_456.0;
+}
+
+/// The exact value `hi + lo` (`lo` below half a step of `hi`) rounded once to the nearest, ties to
+/// even. (The `half` crate's conversions from f64 may go through f32 and round twice.)
+pub(crate) fn half_of<H: Half>(hi: f64, lo: f64) -> H {
+    if hi.is_nan() {
+        return H::raw(0x7fff);
+    }
+    let sign = if hi.is_sign_negative() { 0x8000 } else { 0 };
+    let (x, rest) = (hi.abs(), if sign == 0 { lo } else { -lo });
+    let value = |bits: u16| if bits == H::INFINITE { H::LIMIT } else { H::raw(bits).wide() };
+    // The largest finite number not above x, by bisection.
+    let (mut low, mut high) = (0, H::INFINITE);
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if value(middle) <= x { low = middle } else { high = middle }
+    }
+    let halfway = f64::midpoint(value(low), value(low + 1));
+    let up = x > halfway || (x == halfway && (rest > 0.0 || (rest == 0.0 && low % 2 == 1)));
+    H::raw(sign | if up { low + 1 } else { low })
+}
+
+/// The nearest half of a double.
+pub(crate) fn to_half<H: Half>(x: f64) -> H {
+    half_of(x, 0.0)
+}
+
+/// a * b + c rounded once.
+pub(crate) fn fused_half<H: Half>(a: H, b: H, c: H) -> H {
+    // 22 bits of product are exact; the sum's remainder decides ties.
+    let (hi, lo) = two_sum(a.wide() * b.wide(), c.wide());
+    half_of(hi, lo)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +234,26 @@ mod tests {
         assert_eq!(add(1.0, f32::from_bits(1), Mode::Up), 1.0f32.next_up());
         assert_eq!(add(1.0, -f32::from_bits(1), Mode::Zero), 1.0f32.next_down());
         assert_eq!(add64(1.0, 1e-300, Mode::Up), 1.0f64.next_up());
+    }
+
+    #[test]
+    fn halves_survive_and_midpoints_go_to_the_even_one() {
+        for bits in 0..0x7c00u16 {
+            let x = f16::from_bits(bits);
+            assert_eq!(to_half::<f16>(-x.to_f64()).to_bits(), bits | 0x8000);
+            let next = f16::from_bits(bits + 1);
+            if next.is_finite() {
+                let middle = f64::midpoint(x.to_f64(), next.to_f64());
+                assert_eq!(to_half::<f16>(middle).to_bits(), bits + bits % 2);
+                assert_eq!(half_of::<f16>(middle, 1e-30), next);
+                assert_eq!(half_of::<f16>(middle, -1e-30), x);
+                assert_eq!(to_half::<f16>(middle.next_down()), x);
+            }
+        }
+        assert_eq!(to_half::<f16>(65519.0).to_bits(), 0x7bff);
+        assert_eq!(to_half::<f16>(65520.0), f16::INFINITY);
+        assert_eq!(to_half::<f16>(f64::NEG_INFINITY), f16::NEG_INFINITY);
+        assert_eq!(to_half::<bf16>(1.0 + 1.0 / 256.0).to_f64(), 1.0);
+        assert_eq!(to_half::<bf16>(1e39), bf16::INFINITY);
     }
 }

@@ -5,12 +5,17 @@ use crate::setup::{POISON, Setup, cover};
 use crate::table::{Size, entries};
 
 entries! {
-    reduce_f32 in reduce "sum of floats: grid stride, shared tree, shuffles, f32 atomic" [] reduce_f32;
+    reduce_f32 in reduce
+        "sum of floats: grid stride, shared tree, shuffles, f32 atomic" [] reduce_f32;
     reduce_u32 in reduce "sum of words: grid stride, shared tree, atomic" [] reduce_u32;
-    scan_block in scan "inclusive prefix sum inside each block, and the blocks' totals" [] scan_block;
-    scan_chained in scan "prefix sum of the whole array in one launch, blocks wait for the one before" [Progress] scan_chained;
+    scan_block in scan
+        "inclusive prefix sum inside each block, and the blocks' totals" [] scan_block;
+    scan_chained in scan
+        "prefix sum of the whole array in one launch, blocks wait for the one before"
+        [Progress] scan_chained;
     histogram in histogram "256 bins of bytes, shared then global atomics" [] histogram;
-    compact in compact "keeps what exceeds a threshold: ballot, one atomic a warp, any order" [] compact;
+    compact in compact
+        "keeps what exceeds a threshold: ballot, one atomic a warp, any order" [] compact;
 }
 
 fn reduce_f32(size: Size) -> Setup {

@@ -6,14 +6,18 @@ use crate::table::{Size, entries};
 
 entries! {
     lock_blocks in spinlock "a spin lock between blocks" [Progress] lock_blocks;
-    lock_threads in spinlock "a spin lock that lanes of one warp contend for" [Progress, Fairness] lock_threads;
-    grid_barrier in gridsync "phases with a barrier over the grid, built from atomics" [Resident] |s| grid(s, false);
-    grid_group in coopgroups "the same through cooperative groups" [Resident, Cooperative] |s| grid(s, true);
+    lock_threads in spinlock
+        "a spin lock that lanes of one warp contend for" [Progress, Fairness] lock_threads;
+    grid_barrier in gridsync
+        "phases with a barrier over the grid, built from atomics" [Resident] |s| grid(s, false);
+    grid_group in coopgroups
+        "the same through cooperative groups" [Resident, Cooperative] |s| grid(s, true);
     message in message "blocks hand data over with release and acquire" [Progress] message;
     barriers in barriers "named barriers, arrive, barrier reductions, early exits" [] barriers;
     cpasync_tile in cpasync "tiles by 16-byte cp.async, two stages" [AsyncCopy] cpasync_tile;
     cpasync_small in cpasync "cp.async of 4 and 8 bytes, zero fill" [AsyncCopy] cpasync_small;
-    mbarrier_pipe in mbarrier "producer and consumer warps over mbarriers" [AsyncCopy, Mbarrier] mbarrier_pipe;
+    mbarrier_pipe in mbarrier
+        "producer and consumer warps over mbarriers" [AsyncCopy, Mbarrier] mbarrier_pipe;
 }
 
 fn lock_blocks(size: Size) -> Setup {

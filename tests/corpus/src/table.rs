@@ -28,7 +28,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// Something beyond plain loads, stores, arithmetic and barriers that a kernel asks of whatever runs it.
+/// Something beyond plain loads, stores, arithmetic and barriers that a kernel asks of whatever
+/// runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// mma.sync and ldmatrix.
@@ -39,7 +40,8 @@ pub enum Need {
     AsyncCopy,
     /// mbarrier.
     Mbarrier,
-    /// Blocks wait for blocks that took an earlier ticket: earlier starters must go on while later ones spin.
+    /// Blocks wait for blocks that took an earlier ticket: earlier starters must go on while later
+    /// ones spin.
     Progress,
     /// Every block of the grid has to be resident at once.
     Resident,
@@ -122,7 +124,10 @@ impl Kernel {
 
 /// Declares a theme's kernels: `name in file "about" [needs] make` or `name = "entry" in file …`.
 macro_rules! entries {
-    ($($name:ident $(= $entry:literal)? in $file:ident $about:literal [$($need:ident),*] $make:expr;)*) => {
+    ($(
+        $name:ident $(= $entry:literal)? in $file:ident
+            $about:literal [$($need:ident),*] $make:expr;
+    )*) => {
         pub(crate) static KERNELS: &[$crate::table::Kernel] = &[$(
             $crate::table::Kernel {
                 name: stringify!($name),

@@ -1,5 +1,5 @@
-//! Matrix products through mma.sync and wmma. Whole numbers again, so that the tensor core's order does not matter;
-//! A is row-major, B is handed over column-major, one warp computes one tile.
+//! Matrix products through mma.sync and wmma. Whole numbers again, so that the tensor core's order
+//! does not matter; A is row-major, B is handed over column-major, one warp computes one tile.
 use crate::gemm::product;
 use crate::random::Random;
 use crate::setup::Setup;
@@ -13,7 +13,8 @@ entries! {
     hgemm_f16 in mma "mma.sync m16n8k8 f16 -> f16" [TensorCore] hgemm_f16;
     igemm_mma in mma "mma.sync m16n8k32 s8 -> s32" [TensorCore] igemm_mma;
     dgemm_mma in mma "mma.sync m8n8k4 f64" [TensorCore] dgemm_mma;
-    hgemm_wmma in wmma "wmma 16x16x16 f16 -> f32, fragments straight from global memory" [Wmma] hgemm_wmma;
+    hgemm_wmma in wmma
+        "wmma 16x16x16 f16 -> f32, fragments straight from global memory" [Wmma] hgemm_wmma;
 }
 
 struct Shape {

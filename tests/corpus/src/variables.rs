@@ -6,7 +6,8 @@ use crate::table::{Size, entries};
 
 entries! {
     constants in variables "tables in constant memory, uniform and divergent indices" [] constants;
-    variables in variables "initialised device variables, one of them the address of another" [] variables;
+    variables in variables
+        "initialised device variables, one of them the address of another" [] variables;
     tally in variables "a zeroed device variable that atomics add to" [] tally;
     dynshared in variables "dynamic shared memory split into two arrays" [] dynshared;
     params in params "parameters of all widths and a padded structure" [] params;
@@ -62,7 +63,8 @@ fn dynshared(size: Size) -> Setup {
 }
 
 fn params(_: Size) -> Setup {
-    // struct Big: char 0, short 2, int 4, long 8, float[3] 16, double 32, byte[5] 40; 16-byte aligned, 48 bytes.
+    // struct Big: char 0, short 2, int 4, long 8, float[3] 16, double 32, byte[5] 40; 16-byte
+    // aligned, 48 bytes.
     let mut big = vec![0xEEu8; 48];
     big[0] = -5i8 as u8;
     big[2..4].copy_from_slice(&(-300i16).to_le_bytes());

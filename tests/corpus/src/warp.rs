@@ -4,11 +4,13 @@ use crate::setup::Setup;
 use crate::table::{Size, entries};
 
 entries! {
-    shuffles in warp "shfl.sync in all four modes, segments, predicates, 64 bits, partial masks" [] shuffles;
+    shuffles in warp
+        "shfl.sync in all four modes, segments, predicates, 64 bits, partial masks" [] shuffles;
     votes in warp "vote, ballot, match, redux, elect, activemask, partial masks" [] votes;
 }
 
-/// PTX ISA, shfl.sync: the lane that is read and whether it was in range. `c` holds clamp and segment mask.
+/// PTX ISA, shfl.sync: the lane that is read and whether it was in range. `c` holds clamp and
+/// segment mask.
 fn shfl(mode: char, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (segment, clamp) = (c >> 8 & 31, c & 31);
     let max = lane & segment | clamp & !segment;
