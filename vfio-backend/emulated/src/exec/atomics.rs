@@ -1,0 +1,347 @@
+//! `atom` and `red`: read-modify-write, lane by lane in lane order.
+//!
+//! In device memory they are the processor's atomics, because other blocks, the host and the guest run at the same
+//! time. A block's shared memory belongs to the thread that runs the block, so plain loads and stores suffice there.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::memory_ops::{View, addresses};
+use super::registers::{Lane, Registers};
+use super::warp::{Outcome, fault};
+use crate::fault::{FaultKind, Intent, Space};
+use crate::ir::{Atomic, AtomicOp, NONE, Target};
+use crate::ops::float32::Float32;
+use crate::ops::float64::Float64;
+use crate::ops::half::{BF16, Half};
+use crate::raw::{LANES, Segment};
+
+/// The new value, on the low `bits` bits.
+fn combine(op: AtomicOp, bits: u32, old: u64, b: u64, c: u64) -> u64 {
+    let ones = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+    let signed = |v: u64| (v << (64 - bits)) as i64 >> (64 - bits);
+    let half = |op: Half, x: u8| op.scalar([old, b, 0], x) & ones;
+    match op {
+        AtomicOp::Add => old.wrapping_add(b) & ones,
+        AtomicOp::Inc => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomicOp::Dec => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
+        AtomicOp::MinU => old.min(b),
+        AtomicOp::MaxU => old.max(b),
+        AtomicOp::MinS => signed(old).min(signed(b)) as u64 & ones,
+        AtomicOp::MaxS => signed(old).max(signed(b)) as u64 & ones,
+        AtomicOp::And => old & b,
+        AtomicOp::Or => old | b,
+        AtomicOp::Xor => old ^ b,
+        AtomicOp::Exchange => b,
+        AtomicOp::CompareSwap => {
+            if old == b {
+                c
+            } else {
+                old
+            }
+        }
+        AtomicOp::AddF32 => Float32::Add.scalar([old, b, 0], 0),
+        AtomicOp::AddF64 => Float64::Add.scalar([old, b, 0], 0),
+        AtomicOp::AddF16 => half(Half::Add, 0),
+        AtomicOp::AddF16x2 => half(Half::Add2, 0),
+        AtomicOp::AddBf16 => half(Half::Add, BF16),
+        AtomicOp::AddBf16x2 => half(Half::Add2, BF16),
+        AtomicOp::MinF16 => half(Half::Min, 0),
+        AtomicOp::MaxF16 => half(Half::Max, 0),
+        AtomicOp::MinBf16 => half(Half::Min, BF16),
+        AtomicOp::MaxBf16 => half(Half::Max, BF16),
+        AtomicOp::MinF16x2 => half(Half::Min2, 0),
+        AtomicOp::MaxF16x2 => half(Half::Max2, 0),
+        AtomicOp::MinBf16x2 => half(Half::Min2, BF16),
+        AtomicOp::MaxBf16x2 => half(Half::Max2, BF16),
+    }
+}
+
+/// One atomic operation on a segment; the old value. `None` outside or misaligned.
+fn rmw(segment: &Segment, offset: u64, width: u8, op: AtomicOp, b: u64, c: u64) -> Option<u64> {
+    match width {
+        4 => {
+            let cell = segment.atomic32(offset)?;
+            let (v, new) = (b as u32, c as u32);
+            let old = match op {
+                AtomicOp::Add => cell.fetch_add(v, SeqCst),
+                AtomicOp::And => cell.fetch_and(v, SeqCst),
+                AtomicOp::Or => cell.fetch_or(v, SeqCst),
+                AtomicOp::Xor => cell.fetch_xor(v, SeqCst),
+                AtomicOp::Exchange => cell.swap(v, SeqCst),
+                AtomicOp::CompareSwap => match cell.compare_exchange(v, new, SeqCst, SeqCst) {
+                    Ok(old) | Err(old) => old,
+                },
+                _ => {
+                    let mut old = cell.load(Relaxed);
+                    loop {
+                        let next = combine(op, 32, u64::from(old), b, c) as u32;
+                        match cell.compare_exchange_weak(old, next, SeqCst, Relaxed) {
+                            Ok(_) => break old,
+                            Err(seen) => old = seen,
+                        }
+                    }
+                }
+            };
+            Some(u64::from(old))
+        }
+        8 => {
+            let cell = segment.atomic64(offset)?;
+            Some(match op {
+                AtomicOp::Add => cell.fetch_add(b, SeqCst),
+                AtomicOp::And => cell.fetch_and(b, SeqCst),
+                AtomicOp::Or => cell.fetch_or(b, SeqCst),
+                AtomicOp::Xor => cell.fetch_xor(b, SeqCst),
+                AtomicOp::Exchange => cell.swap(b, SeqCst),
+                AtomicOp::CompareSwap => match cell.compare_exchange(b, c, SeqCst, SeqCst) {
+                    Ok(old) | Err(old) => old,
+                },
+                _ => {
+                    let mut old = cell.load(Relaxed);
+                    loop {
+                        match cell.compare_exchange_weak(
+                            old,
+                            combine(op, 64, old, b, c),
+                            SeqCst,
+                            Relaxed,
+                        ) {
+                            Ok(_) => break old,
+                            Err(seen) => old = seen,
+                        }
+                    }
+                }
+            })
+        }
+        _ => {
+            let cell = segment.atomic16(offset)?;
+            let mut old = cell.load(Relaxed);
+            loop {
+                let next = combine(op, 16, u64::from(old), b & 0xffff, c & 0xffff) as u16;
+                match cell.compare_exchange_weak(old, next, SeqCst, Relaxed) {
+                    Ok(_) => break Some(u64::from(old)),
+                    Err(seen) => old = seen,
+                }
+            }
+        }
+    }
+}
+
+/// The same where nobody else can interfere.
+fn exclusive(
+    segment: &Segment,
+    offset: u64,
+    width: u8,
+    op: AtomicOp,
+    b: u64,
+    c: u64,
+) -> Option<u64> {
+    Some(match width {
+        4 => {
+            let old = u64::from(segment.load::<u32>(offset)?);
+            segment.store(offset, combine(op, 32, old, b, c) as u32)?;
+            old
+        }
+        8 => {
+            let old = segment.load::<u64>(offset)?;
+            segment.store(offset, combine(op, 64, old, b, c))?;
+            old
+        }
+        _ => {
+            let old = u64::from(segment.load::<u16>(offset)?);
+            segment.store(offset, combine(op, 16, old, b & 0xffff, c & 0xffff) as u16)?;
+            old
+        }
+    })
+}
+
+impl View<'_> {
+    /// Runs an atomic for the lanes of `mask`.
+    pub(crate) fn atomic(
+        &mut self,
+        registers: &mut Registers<'_>,
+        a: &Atomic,
+        mask: u32,
+    ) -> Outcome<()> {
+        let at = addresses(registers, &a.memory, mask);
+        match a.memory.target {
+            Target::Space(space) => self.atomic_in(registers, a, space, &at, mask),
+            Target::Generic => self.split(&at, mask, |view, space, at, mask| {
+                view.atomic_in(registers, a, space, at, mask)
+            }),
+            Target::Frame => fault(mask, FaultKind::Undefined { what: "atomic on a parameter" }),
+        }
+    }
+
+    fn atomic_in(
+        &mut self,
+        registers: &mut Registers<'_>,
+        a: &Atomic,
+        space: Space,
+        at: &[u64; LANES],
+        mask: u32,
+    ) -> Outcome<()> {
+        let width = u32::from(a.width);
+        let operand = |slot, lane: usize| match (slot, a.width) {
+            (NONE, _) => 0,
+            (slot, 8) => u64::read(registers, slot)[lane],
+            (slot, _) => u64::from(u32::read(registers, slot)[lane]),
+        };
+        let mut old = [0u64; LANES];
+        for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
+            let (b, c) = (operand(a.b, lane), operand(a.c, lane));
+            let address = at[lane];
+            let done = match space {
+                Space::Shared => exclusive(self.shared, address, a.width, a.op, b, c),
+                Space::Global => {
+                    let cached = self.launch.map.region(*self.region).and_then(|r| {
+                        let offset = r.offset_of(address, u64::from(width))?;
+                        (self.launch.arena.is_none() && r.access.read && r.access.write)
+                            .then_some((r, offset))
+                    });
+                    let (region, offset) = match cached {
+                        Some(hit) => hit,
+                        None => {
+                            if let Some(found) = self.launch.map.find(address) {
+                                *self.region = found;
+                            }
+                            self.place(address, width, width, Intent::Atomic, lane as u32)?
+                        }
+                    };
+                    rmw(&region.segment, offset, a.width, a.op, b, c)
+                }
+                Space::Local => self.local_atomic(address, lane, a, b, c),
+                Space::Const | Space::Param => None,
+            };
+            match done {
+                Some(value) => old[lane] = value,
+                None => {
+                    let (intent, lane) = (Intent::Atomic, 1 << lane);
+                    let misaligned = !address.is_multiple_of(u64::from(width));
+                    return fault(
+                        lane,
+                        if misaligned {
+                            FaultKind::Misaligned { space, intent, address, width }
+                        } else {
+                            FaultKind::Unmapped { space, intent, address, width }
+                        },
+                    );
+                }
+            }
+        }
+        if a.d != NONE {
+            if a.width == 8 {
+                u64::write(registers, a.d, mask, old);
+            } else {
+                u32::write(registers, a.d, mask, old.map(|v| v as u32));
+            }
+        }
+        Ok(())
+    }
+
+    /// An atomic on a thread's own memory, as generic addresses allow. `None` outside or misaligned.
+    fn local_atomic(
+        &mut self,
+        address: u64,
+        lane: usize,
+        a: &Atomic,
+        b: u64,
+        c: u64,
+    ) -> Option<u64> {
+        let width = u64::from(a.width);
+        let word = usize::try_from(address / 4).ok()?;
+        if !address.is_multiple_of(width) || (address + width).div_ceil(4) > self.local.len() as u64
+        {
+            return None;
+        }
+        let low = self.local[word].0[lane];
+        Some(match a.width {
+            8 => {
+                let old = u64::from(low) | u64::from(self.local[word + 1].0[lane]) << 32;
+                let new = combine(a.op, 64, old, b, c);
+                self.local[word].0[lane] = new as u32;
+                self.local[word + 1].0[lane] = (new >> 32) as u32;
+                old
+            }
+            4 => {
+                self.local[word].0[lane] = combine(a.op, 32, u64::from(low), b, c) as u32;
+                u64::from(low)
+            }
+            _ => {
+                let shift = 8 * (address as u32 & 2);
+                let old = low >> shift & 0xffff;
+                let new = combine(a.op, 16, u64::from(old), b & 0xffff, c & 0xffff) as u32;
+                self.local[word].0[lane] = (low & !(0xffff << shift)) | new << shift;
+                u64::from(old)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapping_counters_follow_the_specification() {
+        assert_eq!(combine(AtomicOp::Inc, 32, 5, 5, 0), 0);
+        assert_eq!(combine(AtomicOp::Inc, 32, 4, 5, 0), 5);
+        assert_eq!(combine(AtomicOp::Dec, 32, 0, 5, 0), 5);
+        assert_eq!(combine(AtomicOp::Dec, 32, 9, 5, 0), 5);
+        assert_eq!(combine(AtomicOp::Dec, 32, 3, 5, 0), 2);
+        assert_eq!(combine(AtomicOp::MinS, 32, 1, 0xffff_ffff, 0), 0xffff_ffff);
+        assert_eq!(combine(AtomicOp::MaxS, 64, 1, u64::MAX, 0), 1);
+        assert_eq!(combine(AtomicOp::Add, 32, 0xffff_ffff, 2, 0), 1);
+    }
+
+    #[test]
+    fn threads_never_lose_an_update() {
+        let segment = Segment::zeroed(64).unwrap();
+        std::thread::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    for _ in 0..10_000 {
+                        rmw(&segment, 0, 4, AtomicOp::Add, 1, 0).unwrap();
+                        rmw(&segment, 8, 4, AtomicOp::AddF32, u64::from(1f32.to_bits()), 0)
+                            .unwrap();
+                        rmw(&segment, 16, 8, AtomicOp::AddF64, 1f64.to_bits(), 0).unwrap();
+                        rmw(&segment, 26, 2, AtomicOp::Inc, 0xffff, 0).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(segment.load::<u32>(0), Some(20_000));
+        assert_eq!(segment.load::<u32>(8), Some(20_000f32.to_bits()));
+        assert_eq!(segment.load::<u64>(16), Some(20_000f64.to_bits()));
+        assert_eq!(segment.load::<u16>(26), Some(20_000));
+        assert_eq!(segment.load::<u16>(24), Some(0), "the neighbour is untouched");
+    }
+
+    #[test]
+    fn exclusive_and_atomic_agree() {
+        let segment = Segment::zeroed(64).unwrap();
+        let ops =
+            [AtomicOp::Add, AtomicOp::Inc, AtomicOp::MinS, AtomicOp::Xor, AtomicOp::CompareSwap];
+        for op in ops {
+            for width in [2u8, 4, 8] {
+                segment.fill(0, 64, 0x1234_5678, 4).unwrap();
+                let a = rmw(&segment, 0, width, op, 0x5678, 0x9999);
+                let b = exclusive(&segment, 16, width, op, 0x5678, 0x9999);
+                assert_eq!(a, b);
+                assert_eq!(segment.load::<u64>(0), segment.load::<u64>(16));
+            }
+        }
+        assert_eq!(rmw(&segment, 2, 4, AtomicOp::Add, 1, 0), None);
+        assert_eq!(rmw(&segment, 64, 4, AtomicOp::Add, 1, 0), None);
+    }
+}

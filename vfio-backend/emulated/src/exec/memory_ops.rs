@@ -1,0 +1,512 @@
+//! Loads and stores: where an address leads, and moving 32 lanes at once.
+
+use super::launch::Launch;
+use super::registers::{BITS, Lane, Registers, V32};
+use super::warp::{Outcome, fault};
+use crate::fault::{FaultKind, Intent, Space};
+use crate::ir::{Memory, NONE, Target, Transfer, Value, window};
+use crate::memory::Region;
+use crate::raw::{Checked, LANES, Segment};
+
+/// The memories a warp can reach.
+pub(crate) struct View<'a> {
+    pub(crate) launch: &'a Launch,
+    pub(crate) shared: &'a Segment,
+    pub(crate) local: &'a mut [V32],
+    /// First byte of the running frame's local memory.
+    pub(crate) frame: u32,
+    /// The region that the last access hit.
+    pub(crate) region: &'a mut usize,
+}
+
+/// The 32 addresses of an operand; inactive lanes repeat the first active lane's.
+#[inline(always)]
+pub(crate) fn addresses(registers: &Registers<'_>, memory: &Memory, mask: u32) -> [u64; LANES] {
+    let mut out = [0u64; LANES];
+    if memory.base == NONE {
+        return [memory.offset as u32 as u64; LANES];
+    }
+    if memory.wide {
+        let base = u64::read(registers, memory.base);
+        let offset = memory.offset as i64 as u64;
+        for i in 0..LANES {
+            out[i] = base[i].wrapping_add(offset);
+        }
+    } else {
+        let base = u32::read(registers, memory.base);
+        for i in 0..LANES {
+            out[i] = u64::from(base[i].wrapping_add(memory.offset as u32));
+        }
+    }
+    if mask != u32::MAX {
+        let first = out[mask.trailing_zeros() as usize & 31];
+        for i in 0..LANES {
+            out[i] = if mask & BITS[i] != 0 { out[i] } else { first };
+        }
+    }
+    out
+}
+
+/// Names the lane and the reason why an access failed. `ok` says whether a lane's access is fine.
+#[cold]
+fn blame<T>(
+    mask: u32,
+    addresses: &[u64; LANES],
+    (space, intent, width): (Space, Intent, u32),
+    align: u32,
+    ok: impl Fn(u64) -> bool,
+) -> Outcome<T> {
+    for lane in (0..LANES as u32).filter(|l| mask >> l & 1 != 0) {
+        let address = addresses[lane as usize];
+        if !address.is_multiple_of(u64::from(align)) {
+            return fault(1 << lane, FaultKind::Misaligned { space, intent, address, width });
+        }
+        if !ok(address) {
+            return fault(1 << lane, FaultKind::Unmapped { space, intent, address, width });
+        }
+    }
+    fault(mask, FaultKind::Unmapped { space, intent, address: addresses[0], width })
+}
+
+/// Gathers the elements of a checked access into registers.
+#[inline(always)]
+fn load_checked(registers: &mut Registers<'_>, t: &Transfer, mask: u32, checked: &Checked<'_>) {
+    for e in 0..u64::from(t.count) {
+        let slot = t.slots[e as usize & 3];
+        if slot == NONE {
+            continue;
+        }
+        match (t.width, t.value.is_wide()) {
+            (4, false) => u32::write(registers, slot, mask, checked.gather::<u32>(e)),
+            (8, _) => u64::write(registers, slot, mask, checked.gather::<u64>(e)),
+            (4, true) => {
+                let v = checked.gather::<u32>(e);
+                let signed = t.value == Value::Sign64;
+                let widen = |v: u32| if signed { v as i32 as i64 as u64 } else { u64::from(v) };
+                u64::write(registers, slot, mask, std::array::from_fn(|i| widen(v[i])));
+            }
+            (2, _) => {
+                let v = checked.gather::<u16>(e);
+                narrow(registers, t.value, slot, mask, |i| (u64::from(v[i]), v[i] as i16 as i64));
+            }
+            _ => {
+                let v = checked.gather::<u8>(e);
+                narrow(registers, t.value, slot, mask, |i| (u64::from(v[i]), v[i] as i8 as i64));
+            }
+        }
+    }
+}
+
+/// Writes widened values: `f` gives a lane's zero- and sign-extended value.
+#[inline(always)]
+fn narrow(
+    registers: &mut Registers<'_>,
+    value: Value,
+    slot: u16,
+    mask: u32,
+    f: impl Fn(usize) -> (u64, i64),
+) {
+    match value {
+        Value::Zero32 => u32::write(registers, slot, mask, std::array::from_fn(|i| f(i).0 as u32)),
+        Value::Sign32 => u32::write(registers, slot, mask, std::array::from_fn(|i| f(i).1 as u32)),
+        Value::Sign16 => {
+            u32::write(registers, slot, mask, std::array::from_fn(|i| f(i).1 as u32 & 0xffff));
+        }
+        Value::Zero64 => u64::write(registers, slot, mask, std::array::from_fn(|i| f(i).0)),
+        Value::Sign64 => u64::write(registers, slot, mask, std::array::from_fn(|i| f(i).1 as u64)),
+    }
+}
+
+/// Scatters registers to the elements of a checked access.
+#[inline(always)]
+fn store_checked(registers: &Registers<'_>, t: &Transfer, mask: u32, checked: &Checked<'_>) {
+    for e in 0..u64::from(t.count) {
+        let slot = t.slots[e as usize & 3];
+        match (t.width, t.value.is_wide()) {
+            (4, false) => checked.scatter(e, mask, u32::read(registers, slot)),
+            (8, _) => checked.scatter(e, mask, u64::read(registers, slot)),
+            (width, wide) => {
+                let low = |i: usize| {
+                    if wide {
+                        u64::read(registers, slot)[i] as u32
+                    } else {
+                        u32::read(registers, slot)[i]
+                    }
+                };
+                match width {
+                    4 => checked.scatter::<u32>(e, mask, &std::array::from_fn(low)),
+                    2 => checked.scatter::<u16>(e, mask, &std::array::from_fn(|i| low(i) as u16)),
+                    _ => checked.scatter::<u8>(e, mask, &std::array::from_fn(|i| low(i) as u8)),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the mapping permits the intent.
+fn permits(region: &Region, intent: Intent) -> bool {
+    match intent {
+        Intent::Read => region.access.read,
+        Intent::Write => region.access.write,
+        Intent::Atomic => region.access.read && region.access.write,
+    }
+}
+
+impl View<'_> {
+    /// Runs `f` on the checked access of every active lane of a global access: once when all lie in one region, else
+    /// lane by lane.
+    #[inline(always)]
+    fn global(
+        &mut self,
+        at: &[u64; LANES],
+        mask: u32,
+        (intent, width): (Intent, u64),
+        mut f: impl FnMut(&Checked<'_>, u32),
+    ) -> Outcome<()> {
+        if self.launch.arena.is_some() {
+            self.confine(at, mask, intent, width as u32)?;
+        }
+        for attempt in 0..2 {
+            if let Some(region) = self.launch.map.region(*self.region)
+                && permits(region, intent)
+            {
+                let mut offsets = [0u64; LANES];
+                for i in 0..LANES {
+                    offsets[i] = at[i].wrapping_sub(region.start);
+                }
+                if let Some(checked) = region.segment.check(&offsets, width, width) {
+                    f(&checked, mask);
+                    return Ok(());
+                }
+            }
+            let first = at[mask.trailing_zeros() as usize & 31];
+            match self.launch.map.find(first) {
+                Some(found) if attempt == 0 && found != *self.region => *self.region = found,
+                _ => break,
+            }
+        }
+        // Several regions, or a fault: one lane after the other.
+        for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
+            let (region, offset) =
+                self.place(at[lane], width as u32, width as u32, intent, lane as u32)?;
+            match region.segment.check(&[offset; LANES], width, width) {
+                Some(checked) => f(&checked, 1 << lane),
+                None => {
+                    return blame(
+                        1 << lane,
+                        at,
+                        (Space::Global, intent, width as u32),
+                        width as u32,
+                        |_| false,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One lane's region and offset, or its fault.
+    pub(crate) fn place(
+        &self,
+        address: u64,
+        width: u32,
+        align: u32,
+        intent: Intent,
+        lane: u32,
+    ) -> Outcome<(&Region, u64)> {
+        let space = Space::Global;
+        let lane = 1u32 << (lane & 31);
+        if !address.is_multiple_of(u64::from(align.max(1))) {
+            return fault(lane, FaultKind::Misaligned { space, intent, address, width });
+        }
+        if let Some(arena) = self.launch.arena
+            && !arena.contains(address, u64::from(width))
+        {
+            return fault(lane, FaultKind::OutsideArena { intent, address, width });
+        }
+        match self.launch.map.locate(address, u64::from(width)) {
+            Some((region, offset)) if permits(region, intent) => Ok((region, offset)),
+            Some(_) => fault(lane, FaultKind::Forbidden { space, intent, address, width }),
+            None => fault(lane, FaultKind::Unmapped { space, intent, address, width }),
+        }
+    }
+
+    /// Holds every active lane to the launch's arena, if it has one.
+    #[cold]
+    fn confine(&self, at: &[u64; LANES], mask: u32, intent: Intent, width: u32) -> Outcome<()> {
+        let Some(arena) = self.launch.arena else { return Ok(()) };
+        for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
+            if !arena.contains(at[lane], u64::from(width)) {
+                let address = at[lane];
+                return fault(1 << lane, FaultKind::OutsideArena { intent, address, width });
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits a generic access by window and runs `f` for each part with its space and the addresses inside it.
+    pub(crate) fn split(
+        &mut self,
+        at: &[u64; LANES],
+        mask: u32,
+        mut f: impl FnMut(&mut Self, Space, &[u64; LANES], u32) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let lanes_in = |base: u64| {
+            let mut bits = [0u32; LANES];
+            for i in 0..LANES {
+                bits[i] = if at[i].wrapping_sub(base) < window::SIZE { BITS[i] } else { 0 };
+            }
+            super::registers::fold(&bits) & mask
+        };
+        let parts = [
+            (Space::Shared, window::SHARED, lanes_in(window::SHARED)),
+            (Space::Local, window::LOCAL, lanes_in(window::LOCAL)),
+            (Space::Param, window::PARAM, lanes_in(window::PARAM)),
+        ];
+        let mut rest = mask;
+        for (space, base, lanes) in parts {
+            if lanes != 0 {
+                rest &= !lanes;
+                let first = at[lanes.trailing_zeros() as usize & 31];
+                let inside: [u64; LANES] = std::array::from_fn(|i| {
+                    (if lanes >> i & 1 != 0 { at[i] } else { first }).wrapping_sub(base)
+                });
+                f(self, space, &inside, lanes)?;
+            }
+        }
+        if rest == mask {
+            f(self, Space::Global, at, mask)
+        } else if rest != 0 {
+            let first = at[rest.trailing_zeros() as usize & 31];
+            let inside = std::array::from_fn(|i| if rest >> i & 1 != 0 { at[i] } else { first });
+            f(self, Space::Global, &inside, rest)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `ld`.
+    #[inline(always)]
+    pub(crate) fn load(
+        &mut self,
+        registers: &mut Registers<'_>,
+        t: &Transfer,
+        mask: u32,
+    ) -> Outcome<()> {
+        match t.memory.target {
+            Target::Space(space) => {
+                let at = addresses(registers, &t.memory, mask);
+                self.load_in(registers, t, space, &at, mask)
+            }
+            Target::Frame => {
+                let at = [u64::from(self.frame) + t.memory.offset as u32 as u64; LANES];
+                self.load_local(registers, t, &at, mask)
+            }
+            Target::Generic => {
+                let at = addresses(registers, &t.memory, mask);
+                self.split(&at, mask, |view, space, at, mask| {
+                    view.load_in(registers, t, space, at, mask)
+                })
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_in(
+        &mut self,
+        registers: &mut Registers<'_>,
+        t: &Transfer,
+        space: Space,
+        at: &[u64; LANES],
+        mask: u32,
+    ) -> Outcome<()> {
+        let width = u64::from(t.width) * u64::from(t.count);
+        match space {
+            Space::Global | Space::Const => {
+                self.global(at, mask, (Intent::Read, width), |checked, mask| {
+                    load_checked(registers, t, mask, checked);
+                })
+            }
+            Space::Shared => match self.shared.check(at, width, width) {
+                Some(checked) => {
+                    load_checked(registers, t, mask, &checked);
+                    Ok(())
+                }
+                None => self.blame_shared(at, mask, Intent::Read, width as u32),
+            },
+            Space::Local => self.load_local(registers, t, at, mask),
+            Space::Param => match self.launch.params.check(at, width, width) {
+                Some(checked) => {
+                    load_checked(registers, t, mask, &checked);
+                    Ok(())
+                }
+                None => blame(mask, at, (space, Intent::Read, width as u32), width as u32, |a| {
+                    a.checked_add(width).is_some_and(|end| end <= self.launch.params.len())
+                }),
+            },
+        }
+    }
+
+    /// `st`.
+    #[inline(always)]
+    pub(crate) fn store(
+        &mut self,
+        registers: &Registers<'_>,
+        t: &Transfer,
+        mask: u32,
+    ) -> Outcome<()> {
+        match t.memory.target {
+            Target::Space(space) => {
+                let at = addresses(registers, &t.memory, mask);
+                self.store_in(registers, t, space, &at, mask)
+            }
+            Target::Frame => {
+                let at = [u64::from(self.frame) + t.memory.offset as u32 as u64; LANES];
+                self.store_local(registers, t, &at, mask)
+            }
+            Target::Generic => {
+                let at = addresses(registers, &t.memory, mask);
+                self.split(&at, mask, |view, space, at, mask| {
+                    view.store_in(registers, t, space, at, mask)
+                })
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_in(
+        &mut self,
+        registers: &Registers<'_>,
+        t: &Transfer,
+        space: Space,
+        at: &[u64; LANES],
+        mask: u32,
+    ) -> Outcome<()> {
+        let width = u64::from(t.width) * u64::from(t.count);
+        match space {
+            Space::Global => self.global(at, mask, (Intent::Write, width), |checked, mask| {
+                store_checked(registers, t, mask, checked);
+            }),
+            Space::Shared => match self.shared.check(at, width, width) {
+                Some(checked) => {
+                    store_checked(registers, t, mask, &checked);
+                    Ok(())
+                }
+                None => self.blame_shared(at, mask, Intent::Write, width as u32),
+            },
+            Space::Local => self.store_local(registers, t, at, mask),
+            Space::Const | Space::Param => {
+                let address = at[mask.trailing_zeros() as usize & 31];
+                let intent = Intent::Write;
+                fault(mask, FaultKind::Forbidden { space, intent, address, width: width as u32 })
+            }
+        }
+    }
+
+    /// The fault of a shared access.
+    #[cold]
+    pub(crate) fn blame_shared<T>(
+        &self,
+        at: &[u64; LANES],
+        mask: u32,
+        intent: Intent,
+        width: u32,
+    ) -> Outcome<T> {
+        blame(mask, at, (Space::Shared, intent, width), width, |a| {
+            a.checked_add(u64::from(width)).is_some_and(|end| end <= self.shared.len())
+        })
+    }
+
+    /// Checks a local access of every active lane.
+    fn check_local(&self, at: &[u64; LANES], mask: u32, intent: Intent, width: u64) -> Outcome<()> {
+        let len = self.local.len() as u64 * 4;
+        let ok = |a: u64| a.checked_add(width).is_some_and(|end| end <= len);
+        let bad =
+            (0..LANES).any(|i| mask >> i & 1 != 0 && (!ok(at[i]) || !at[i].is_multiple_of(width)));
+        if bad {
+            blame(mask, at, (Space::Local, intent, width as u32), width as u32, ok)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn load_local(
+        &mut self,
+        registers: &mut Registers<'_>,
+        t: &Transfer,
+        at: &[u64; LANES],
+        mask: u32,
+    ) -> Outcome<()> {
+        self.check_local(at, mask, Intent::Read, u64::from(t.width) * u64::from(t.count))?;
+        let same = (0..LANES).all(|i| at[i] == at[0]);
+        let local = &*self.local;
+        for e in 0..usize::from(t.count) {
+            let slot = t.slots[e & 3];
+            if slot == NONE {
+                continue;
+            }
+            let skip = (e * usize::from(t.width)) as u64;
+            if same && t.width == 4 && !t.value.is_wide() {
+                let words = local[((at[0] + skip) / 4) as usize].0;
+                u32::write(registers, slot, mask, words);
+                continue;
+            }
+            let byte = |i: usize| if mask >> i & 1 != 0 { (at[i] + skip) as usize } else { 0 };
+            let word = |i: usize| local.get(byte(i) / 4).map_or(0, |w| w.0[i]);
+            match t.width {
+                8 => {
+                    let high = |i: usize| local.get(byte(i) / 4 + 1).map_or(0, |w| w.0[i]);
+                    let v = std::array::from_fn(|i| u64::from(word(i)) | u64::from(high(i)) << 32);
+                    u64::write(registers, slot, mask, v);
+                }
+                4 => narrow(registers, t.value, slot, mask, |i| {
+                    (u64::from(word(i)), word(i) as i32 as i64)
+                }),
+                2 => narrow(registers, t.value, slot, mask, |i| {
+                    let v = (word(i) >> (8 * (byte(i) & 2))) as u16;
+                    (u64::from(v), v as i16 as i64)
+                }),
+                _ => narrow(registers, t.value, slot, mask, |i| {
+                    let v = (word(i) >> (8 * (byte(i) & 3))) as u8;
+                    (u64::from(v), v as i8 as i64)
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn store_local(
+        &mut self,
+        registers: &Registers<'_>,
+        t: &Transfer,
+        at: &[u64; LANES],
+        mask: u32,
+    ) -> Outcome<()> {
+        self.check_local(at, mask, Intent::Write, u64::from(t.width) * u64::from(t.count))?;
+        for e in 0..usize::from(t.count) {
+            let slot = t.slots[e & 3];
+            for i in (0..LANES).filter(|i| mask >> i & 1 != 0) {
+                let byte = at[i] as usize + e * usize::from(t.width);
+                let value = if t.value.is_wide() {
+                    u64::read(registers, slot)[i]
+                } else {
+                    u64::from(u32::read(registers, slot)[i])
+                };
+                let word = &mut self.local[byte / 4].0[i];
+                match t.width {
+                    8 => {
+                        *word = value as u32;
+                        self.local[byte / 4 + 1].0[i] = (value >> 32) as u32;
+                    }
+                    4 => *word = value as u32,
+                    width => {
+                        let shift = 8 * (byte as u32 & 3);
+                        let ones = if width == 2 { 0xffff } else { 0xff } << shift;
+                        *word = (*word & !ones) | ((value as u32) << shift & ones);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

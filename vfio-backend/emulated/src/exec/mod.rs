@@ -1,0 +1,21 @@
+//! The executor: runs lowered kernels, 32 threads at a time.
+//!
+//! A launch ([`grid`]) gives blocks to worker threads; a worker runs a block's warps in turn ([`block`]); a warp runs
+//! groups of lanes that share a program counter ([`warp`], [`run`]). Everything a kernel can do wrong ends in a
+//! [`Fault`](crate::fault::Fault), never in a panic or an endless loop of ours.
+
+mod atomics;
+pub(crate) mod block;
+mod copies;
+pub(crate) mod grid;
+pub(crate) mod launch;
+pub(crate) mod levels;
+mod matrix;
+mod mbarrier;
+mod memory_ops;
+pub(crate) mod print;
+pub(crate) mod registers;
+mod run;
+mod special;
+mod warp;
+mod warp_ops;

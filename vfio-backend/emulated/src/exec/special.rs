@@ -1,0 +1,73 @@
+//! Special registers and kernel parameters: what a thread reads about itself and its launch.
+//! Source: PTX ISA 9.0, section 10.
+
+use super::block::Common;
+use super::launch::Launch;
+use super::registers::{Lane, Registers, V32};
+use super::run::extend;
+use crate::ir::{Slot, Special, Value};
+use crate::raw::{LANES, Segment};
+
+/// Where a special register is read.
+pub(crate) struct Context<'a> {
+    pub(crate) launch: &'a Launch,
+    pub(crate) common: &'a Common,
+    pub(crate) tid: &'a [V32; 3],
+    /// Number of the warp in its block.
+    pub(crate) warp: u32,
+}
+
+/// Reads one. `clock` counts this warp's instructions.
+pub(crate) fn read(
+    context: &Context<'_>,
+    which: Special,
+    d: Slot,
+    registers: &mut Registers<'_>,
+    mask: u32,
+    clock: u64,
+) {
+    let launch = context.launch;
+    let lanes = |f: fn(u32) -> u32| std::array::from_fn(|i| f(i as u32));
+    let dimension = |v: [u32; 3], n: u8| [v[usize::from(n) % 3]; LANES];
+    let time = || launch.begun.elapsed().as_nanos() as u64;
+    let value: [u32; LANES] = match which {
+        Special::Tid(n) => context.tid[usize::from(n) % 3].0,
+        Special::Ntid(n) => dimension(launch.block, n),
+        Special::Ctaid(n) => dimension(context.common.index, n),
+        Special::Nctaid(n) => dimension(launch.grid, n),
+        Special::Laneid => lanes(|i| i),
+        Special::Warpid => [context.warp; LANES],
+        Special::Nwarpid => [launch.warps(); LANES],
+        Special::Smid => [context.common.worker; LANES],
+        Special::Nsmid => [launch.workers; LANES],
+        Special::LanemaskEq => lanes(|i| 1 << i),
+        Special::LanemaskLe => lanes(|i| u32::MAX >> (31 - i)),
+        Special::LanemaskLt => lanes(|i| (1 << i) - 1),
+        Special::LanemaskGe => lanes(|i| u32::MAX << i),
+        Special::LanemaskGt => lanes(|i| !(u32::MAX >> (31 - i))),
+        Special::Clock => [clock as u32; LANES],
+        Special::ClockHi => [(clock >> 32) as u32; LANES],
+        Special::GlobaltimerLo => [time() as u32; LANES],
+        Special::GlobaltimerHi => [(time() >> 32) as u32; LANES],
+        Special::TotalSharedSize => [launch.shared_bytes; LANES],
+        Special::DynamicSharedSize => [launch.dynamic_bytes; LANES],
+        Special::DynamicSharedBase => [launch.dynamic_base; LANES],
+        Special::Env(n) => [launch.env.get(usize::from(n)).copied().unwrap_or(0); LANES],
+        Special::Clock64 => return u64::write(registers, d, mask, [clock; LANES]),
+        Special::Globaltimer => return u64::write(registers, d, mask, [time(); LANES]),
+        Special::Gridid => return u64::write(registers, d, mask, [launch.grid_id; LANES]),
+    };
+    u32::write(registers, d, mask, value);
+}
+
+/// An element of the kernel's parameters, extended as the register wants it. Lowering has checked the bounds.
+#[inline(always)]
+pub(crate) fn parameter(params: &Segment, at: u64, width: u8, value: Value) -> u64 {
+    let raw = match width {
+        8 => params.load::<u64>(at),
+        4 => params.load::<u32>(at).map(u64::from),
+        2 => params.load::<u16>(at).map(u64::from),
+        _ => params.load::<u8>(at).map(u64::from),
+    };
+    extend(raw.unwrap_or(0), width, value)
+}

@@ -1,0 +1,492 @@
+//! The one place of this crate that touches raw memory: segments of bytes that other threads, the guest or another
+//! process may change at any instant.
+//!
+//! A [`Segment`] never hands out a reference to its bytes. It copies in and out with relaxed atomic accesses, so a
+//! concurrent writer gives an old or a new value, never undefined behaviour. Bounds and alignment are checked here, in
+//! safe functions; callers above add permissions and name faults. It does not know addresses, regions or tenants.
+//!
+//! Ownership: a segment keeps its bytes alive through an `Arc` of whoever allocated or mapped them.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+
+/// Lanes of a warp.
+pub(crate) const LANES: usize = 32;
+
+/// Host alignment of every segment's first byte, in bytes: what the widest single access needs.
+const HOST_ALIGN: usize = 16;
+
+/// A range of bytes somebody else may change at any time.
+#[derive(Clone)]
+pub struct Segment {
+    base: NonNull<u8>,
+    len: u64,
+    /// Keeps `base..base + len` valid; never looked at.
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the bytes are only reached through atomic accesses, and the owner is itself Send + Sync.
+unsafe impl Send for Segment {}
+// SAFETY: as above; a shared reference gives no way to the bytes but atomic accesses.
+unsafe impl Sync for Segment {}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// An own allocation, freed with its last segment.
+struct Allocation {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the allocation is plain memory; nothing about it belongs to one thread.
+unsafe impl Send for Allocation {}
+// SAFETY: as above, and `Allocation` gives no access at all.
+unsafe impl Sync for Allocation {}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: `base` came from `alloc_zeroed` with this very layout, and every segment that could reach it is gone.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// A value that one atomic access moves.
+pub(crate) trait Cell: Copy + Default {
+    /// Its size in bytes.
+    const SIZE: u64;
+    /// Loads it.
+    ///
+    /// # Safety
+    /// `at` is valid for reads of `SIZE` bytes and aligned to `SIZE`.
+    unsafe fn load(at: *mut u8) -> Self;
+    /// Stores it.
+    ///
+    /// # Safety
+    /// `at` is valid for writes of `SIZE` bytes and aligned to `SIZE`.
+    unsafe fn store(at: *mut u8, value: Self);
+}
+
+macro_rules! cell {
+    ($($int:ty, $atomic:ty);*) => {$(
+        impl Cell for $int {
+            const SIZE: u64 = size_of::<$int>() as u64;
+            #[inline(always)]
+            unsafe fn load(at: *mut u8) -> Self {
+                // SAFETY: the caller promises validity and alignment; concurrent accesses are atomic as well.
+                unsafe { <$atomic>::from_ptr(at.cast()) }.load(Ordering::Relaxed)
+            }
+            #[inline(always)]
+            unsafe fn store(at: *mut u8, value: Self) {
+                // SAFETY: the caller promises validity and alignment; concurrent accesses are atomic as well.
+                unsafe { <$atomic>::from_ptr(at.cast()) }.store(value, Ordering::Relaxed)
+            }
+        }
+    )*};
+}
+cell!(u8, AtomicU8; u16, AtomicU16; u32, AtomicU32; u64, AtomicU64);
+
+/// How the 32 offsets of one access lie to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Every lane reads the next element: one run of bytes.
+    Run,
+    /// Every lane uses the same offset.
+    Same,
+    /// Anything else.
+    Scattered,
+}
+
+/// 32 offsets proved to lie inside one segment, aligned for the access. Made by [`Segment::check`] alone.
+pub(crate) struct Checked<'s> {
+    segment: &'s Segment,
+    offsets: [u64; LANES],
+    /// Bytes each lane may touch from its offset.
+    width: u64,
+    pattern: Pattern,
+}
+
+impl Segment {
+    /// Allocates `len` zero bytes. `None` when the host has no memory or `len` is zero or absurd.
+    pub fn zeroed(len: u64) -> Option<Self> {
+        // Room for one access of the widest kind, so that a tiny segment still has an aligned base.
+        let size = usize::try_from(len).ok().filter(|&n| n > 0)?;
+        let layout = Layout::from_size_align(size, HOST_ALIGN).ok()?;
+        // SAFETY: the layout has a size above zero.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { base, len, _owner: Arc::new(Allocation { base, layout }) })
+    }
+
+    /// Wraps memory that `owner` keeps valid. `None` when `base` is null or not aligned to 16 bytes.
+    ///
+    /// # Safety
+    /// `base..base + len` stays mapped, readable and writable, as long as `owner` lives, and every other access to it
+    /// from this process is atomic or volatile.
+    pub unsafe fn foreign(
+        base: *mut u8,
+        len: u64,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Option<Self> {
+        let base = NonNull::new(base).filter(|b| b.as_ptr().addr().is_multiple_of(HOST_ALIGN))?;
+        isize::try_from(len).ok()?;
+        Some(Self { base, len, _owner: owner })
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A part of it, sharing the bytes. `None` when it does not lie inside or would not be aligned to 16 bytes.
+    pub fn part(&self, offset: u64, len: u64) -> Option<Self> {
+        if offset.checked_add(len)? > self.len || !offset.is_multiple_of(HOST_ALIGN as u64) {
+            return None;
+        }
+        // SAFETY: `offset` is at most `len`, which the constructor's promise covers.
+        let base = unsafe { self.base.add(offset as usize) };
+        Some(Self { base, len, _owner: self._owner.clone() })
+    }
+
+    /// The host address of a byte whose access of `size` bytes is inside and aligned.
+    #[inline(always)]
+    fn place(&self, offset: u64, size: u64) -> Option<*mut u8> {
+        if offset.checked_add(size)? > self.len || !offset.is_multiple_of(size) {
+            return None;
+        }
+        // SAFETY: checked just above to stay inside the segment.
+        Some(unsafe { self.base.as_ptr().add(offset as usize) })
+    }
+
+    /// Loads one value; `None` outside the segment or misaligned.
+    #[inline(always)]
+    pub(crate) fn load<T: Cell>(&self, offset: u64) -> Option<T> {
+        let at = self.place(offset, T::SIZE)?;
+        // SAFETY: `place` checked bounds and alignment (the base is aligned to 16).
+        Some(unsafe { T::load(at) })
+    }
+
+    /// Stores one value; `None` outside the segment or misaligned.
+    #[inline(always)]
+    pub(crate) fn store<T: Cell>(&self, offset: u64, value: T) -> Option<()> {
+        let at = self.place(offset, T::SIZE)?;
+        // SAFETY: `place` checked bounds and alignment (the base is aligned to 16).
+        unsafe { T::store(at, value) };
+        Some(())
+    }
+
+    /// The 16-bit cell at `offset`, for read-modify-write.
+    #[inline(always)]
+    pub(crate) fn atomic16(&self, offset: u64) -> Option<&AtomicU16> {
+        let at = self.place(offset, 2)?;
+        // SAFETY: `place` checked bounds and alignment; the borrow of `self` keeps the memory alive.
+        Some(unsafe { AtomicU16::from_ptr(at.cast()) })
+    }
+
+    /// The 32-bit cell at `offset`, for read-modify-write.
+    #[inline(always)]
+    pub(crate) fn atomic32(&self, offset: u64) -> Option<&AtomicU32> {
+        let at = self.place(offset, 4)?;
+        // SAFETY: `place` checked bounds and alignment; the borrow of `self` keeps the memory alive.
+        Some(unsafe { AtomicU32::from_ptr(at.cast()) })
+    }
+
+    /// The 64-bit cell at `offset`, for read-modify-write.
+    #[inline(always)]
+    pub(crate) fn atomic64(&self, offset: u64) -> Option<&AtomicU64> {
+        let at = self.place(offset, 8)?;
+        // SAFETY: `place` checked bounds and alignment; the borrow of `self` keeps the memory alive.
+        Some(unsafe { AtomicU64::from_ptr(at.cast()) })
+    }
+
+    /// Copies bytes out. `None` (and nothing copied) when the range leaves the segment.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Option<()> {
+        let at = self.range(offset, into.len() as u64)?;
+        let (head, body) = split(at, into.len());
+        let (first, rest) = into.split_at_mut(head);
+        let (middle, last) = rest.split_at_mut(body);
+        for (i, byte) in first.iter_mut().enumerate() {
+            // SAFETY: `range` checked that all `into.len()` bytes from `at` are inside.
+            *byte = unsafe { u8::load(at.add(i)) };
+        }
+        for (i, word) in middle.chunks_exact_mut(8).enumerate() {
+            // SAFETY: inside as above; `split` made `at + head` a multiple of eight.
+            word.copy_from_slice(&unsafe { u64::load(at.add(head + i * 8)) }.to_ne_bytes());
+        }
+        for (i, byte) in last.iter_mut().enumerate() {
+            // SAFETY: inside as above.
+            *byte = unsafe { u8::load(at.add(head + body + i)) };
+        }
+        Some(())
+    }
+
+    /// Copies bytes in. `None` (and nothing copied) when the range leaves the segment.
+    pub fn write(&self, offset: u64, from: &[u8]) -> Option<()> {
+        let at = self.range(offset, from.len() as u64)?;
+        let (head, body) = split(at, from.len());
+        for (i, byte) in from[..head].iter().enumerate() {
+            // SAFETY: `range` checked that all `from.len()` bytes from `at` are inside.
+            unsafe { u8::store(at.add(i), *byte) };
+        }
+        for (i, word) in from[head..head + body].chunks_exact(8).enumerate() {
+            let word = u64::from_ne_bytes(word.try_into().unwrap_or_default());
+            // SAFETY: inside as above; `split` made `at + head` a multiple of eight.
+            unsafe { u64::store(at.add(head + i * 8), word) };
+        }
+        for (i, byte) in from[head + body..].iter().enumerate() {
+            // SAFETY: inside as above.
+            unsafe { u8::store(at.add(head + body + i), *byte) };
+        }
+        Some(())
+    }
+
+    /// Repeats the low `width` bytes (1, 2 or 4) of `pattern` over a range whose start is a multiple of `width`.
+    /// `None` (and nothing written) when the range leaves the segment or is misaligned.
+    pub fn fill(&self, offset: u64, len: u64, pattern: u32, width: u32) -> Option<()> {
+        let at = self.range(offset, len)?;
+        let word = match width {
+            1 => u64::from(pattern as u8) * 0x0101_0101_0101_0101,
+            2 => u64::from(pattern as u16) * 0x0001_0001_0001_0001,
+            4 => u64::from(pattern) * 0x1_0000_0001,
+            _ => return None,
+        };
+        if !offset.is_multiple_of(u64::from(width)) || !len.is_multiple_of(u64::from(width)) {
+            return None;
+        }
+        let (head, body) = split(at, len as usize);
+        let bytes = word.to_ne_bytes();
+        // The pattern's phase follows the offset: head bytes start at phase 0 of the pattern.
+        for i in (0..head).chain(head + body..len as usize) {
+            // SAFETY: `range` checked that all `len` bytes from `at` are inside.
+            unsafe { u8::store(at.add(i), bytes[i & 7]) };
+        }
+        let turned = word.rotate_right(8 * (head as u32 & 7));
+        for i in (head..head + body).step_by(8) {
+            // SAFETY: inside as above; `split` made `at + head` a multiple of eight.
+            unsafe { u64::store(at.add(i), turned) };
+        }
+        Some(())
+    }
+
+    /// The host address of `offset` when `len` bytes from it are inside.
+    fn range(&self, offset: u64, len: u64) -> Option<*mut u8> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        // SAFETY: checked just above to stay inside the segment.
+        Some(unsafe { self.base.as_ptr().add(offset as usize) })
+    }
+
+    /// Proves 32 accesses of `width` bytes, each aligned to `align` (a power of two, at most 16), against the
+    /// segment. `None` when any is outside or misaligned. `element` is the distance that makes a run.
+    #[inline(always)]
+    pub(crate) fn check(
+        &self,
+        offsets: &[u64; LANES],
+        width: u64,
+        align: u64,
+    ) -> Option<Checked<'_>> {
+        if width > self.len {
+            return None;
+        }
+        let limit = self.len - width;
+        let first = offsets[0];
+        let (mut over, mut low, mut run, mut same) =
+            ([0u64; LANES], [0u64; LANES], [0u64; LANES], [0u64; LANES]);
+        for i in 0..LANES {
+            over[i] = u64::from(offsets[i] > limit);
+            low[i] = offsets[i];
+            run[i] = offsets[i].wrapping_sub(first) ^ (i as u64).wrapping_mul(width);
+            same[i] = offsets[i] ^ first;
+        }
+        if fold(&over) | (fold(&low) & (align - 1)) != 0 {
+            return None;
+        }
+        let pattern = if fold(&run) == 0 {
+            Pattern::Run
+        } else if fold(&same) == 0 {
+            Pattern::Same
+        } else {
+            Pattern::Scattered
+        };
+        Some(Checked { segment: self, offsets: *offsets, width, pattern })
+    }
+}
+
+impl Checked<'_> {
+    /// How the lanes lie.
+    #[inline(always)]
+    pub(crate) fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
+    /// Loads element `index` of every lane (elements of `T` inside the checked width).
+    #[inline(always)]
+    pub(crate) fn gather<T: Cell>(&self, index: u64) -> [T; LANES] {
+        let skip = index * T::SIZE;
+        assert!(skip + T::SIZE <= self.width, "element outside the checked width");
+        let base = self.segment.base.as_ptr();
+        let mut out = [T::default(); LANES];
+        match self.pattern {
+            Pattern::Same => {
+                // SAFETY: `check` proved `offsets[0] + width` inside and aligned, `skip + SIZE <= width`.
+                out = [unsafe { T::load(base.add((self.offsets[0] + skip) as usize)) }; LANES];
+            }
+            Pattern::Run => {
+                // SAFETY: as above, for lane 0.
+                let first = unsafe { base.add((self.offsets[0] + skip) as usize) };
+                let step = self.width as usize;
+                for (i, o) in out.iter_mut().enumerate() {
+                    // SAFETY: in a run lane i's offset is `offsets[0] + i * width`, proved inside by `check`.
+                    *o = unsafe { T::load(first.add(i * step)) };
+                }
+            }
+            Pattern::Scattered => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    // SAFETY: `check` proved every lane's offset inside and aligned, `skip + SIZE <= width`.
+                    *o = unsafe { T::load(base.add((self.offsets[i] + skip) as usize)) };
+                }
+            }
+        }
+        out
+    }
+
+    /// Stores element `index` of every lane whose bit is set in `mask`, in lane order.
+    #[inline(always)]
+    pub(crate) fn scatter<T: Cell>(&self, index: u64, mask: u32, values: &[T; LANES]) {
+        let skip = index * T::SIZE;
+        assert!(skip + T::SIZE <= self.width, "element outside the checked width");
+        let base = self.segment.base.as_ptr();
+        if mask == u32::MAX && self.pattern == Pattern::Run {
+            // SAFETY: `check` proved `offsets[0] + width` inside and aligned, `skip + SIZE <= width`.
+            let first = unsafe { base.add((self.offsets[0] + skip) as usize) };
+            let step = self.width as usize;
+            for (i, v) in values.iter().enumerate() {
+                // SAFETY: in a run lane i's offset is `offsets[0] + i * width`, proved inside by `check`.
+                unsafe { T::store(first.add(i * step), *v) };
+            }
+            return;
+        }
+        for (i, v) in values.iter().enumerate() {
+            if mask >> i & 1 != 0 {
+                // SAFETY: `check` proved every lane's offset inside and aligned, `skip + SIZE <= width`.
+                unsafe { T::store(base.add((self.offsets[i] + skip) as usize), *v) };
+            }
+        }
+    }
+}
+
+/// Bitwise or of 32 values, in the shape that compilers turn into a vector tree.
+#[inline(always)]
+pub(crate) fn fold(t: &[u64; LANES]) -> u64 {
+    let mut h = [0u64; 16];
+    for i in 0..16 {
+        h[i] = t[i] | t[i + 16];
+    }
+    let mut q = [0u64; 8];
+    for i in 0..8 {
+        q[i] = h[i] | h[i + 8];
+    }
+    let mut e = [0u64; 4];
+    for i in 0..4 {
+        e[i] = q[i] | q[i + 4];
+    }
+    e[0] | e[1] | e[2] | e[3]
+}
+
+/// Orders every access before against every access after, for all cores.
+pub(crate) fn full_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// Bytes before the first host word boundary, and the bytes of whole words after it.
+fn split(at: *mut u8, len: usize) -> (usize, usize) {
+    let head = at.align_offset(8).min(len);
+    (head, (len - head) & !7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_every_alignment() {
+        let segment = Segment::zeroed(64).unwrap();
+        let bytes: Vec<u8> = (1..=33).collect();
+        for offset in 0..31 {
+            segment.fill(0, 64, 0, 1).unwrap();
+            segment.write(offset, &bytes).unwrap();
+            let mut all = [0u8; 64];
+            segment.read(0, &mut all).unwrap();
+            let at = offset as usize;
+            assert_eq!(&all[at..at + 33], &bytes[..]);
+            assert!(all[..at].iter().chain(&all[at + 33..]).all(|&b| b == 0));
+        }
+        assert_eq!(segment.write(32, &bytes), None);
+        assert_eq!(segment.read(u64::MAX, &mut [0]), None);
+    }
+
+    #[test]
+    fn fill_repeats_the_pattern_from_its_start() {
+        let segment = Segment::zeroed(64).unwrap();
+        for (offset, len, width) in [(4, 40, 4u32), (2, 42, 2), (1, 63, 1), (12, 4, 4)] {
+            segment.fill(0, 64, 0, 1).unwrap();
+            segment.fill(offset, len, 0x4433_2211, width).unwrap();
+            let mut all = [0u8; 64];
+            segment.read(0, &mut all).unwrap();
+            for (i, byte) in all.iter().enumerate() {
+                let inside = (offset..offset + len).contains(&(i as u64));
+                let expect =
+                    if inside { 0x11 * (1 + (i as u64 - offset) % u64::from(width)) } else { 0 };
+                assert_eq!(u64::from(*byte), expect, "byte {i} of {offset}+{len} by {width}");
+            }
+        }
+        assert_eq!(segment.fill(1, 8, 0, 4), None);
+        assert_eq!(segment.fill(60, 8, 0, 4), None);
+    }
+
+    #[test]
+    fn check_refuses_one_byte_too_far_and_misalignment() {
+        let segment = Segment::zeroed(256).unwrap();
+        let run: [u64; LANES] = std::array::from_fn(|i| i as u64 * 4);
+        assert_eq!(segment.check(&run, 4, 4).unwrap().pattern(), Pattern::Run);
+        assert_eq!(segment.check(&[8; LANES], 4, 4).unwrap().pattern(), Pattern::Same);
+        for lane in 0..LANES {
+            let mut bad = run;
+            bad[lane] = 253;
+            assert!(segment.check(&bad, 4, 1).is_none());
+            bad[lane] = u64::MAX;
+            assert!(segment.check(&bad, 4, 1).is_none());
+            bad[lane] = 6;
+            assert!(segment.check(&bad, 4, 4).is_none());
+            assert_eq!(segment.check(&bad, 2, 2).unwrap().pattern(), Pattern::Scattered);
+        }
+    }
+
+    #[test]
+    fn gather_and_scatter_agree_in_every_pattern() {
+        let segment = Segment::zeroed(1024).unwrap();
+        for i in 0..256u64 {
+            segment.store(i * 4, i as u32).unwrap();
+        }
+        let shuffled: [u64; LANES] = std::array::from_fn(|i| (i as u64 * 7 % 32) * 16);
+        let got = segment.check(&shuffled, 8, 8).unwrap().gather::<u32>(1);
+        assert!((0..LANES).all(|i| u64::from(got[i]) == shuffled[i] / 4 + 1));
+        segment.check(&shuffled, 8, 8).unwrap().scatter(0, 0xffff_0000, &[77u32; LANES]);
+        for i in 0..LANES {
+            let expect = if i >= 16 { 77 } else { (shuffled[i] / 4) as u32 };
+            assert_eq!(segment.load::<u32>(shuffled[i]), Some(expect));
+        }
+    }
+}
