@@ -2,6 +2,7 @@
 
 use crate::check::{Refusal, check};
 use crate::contract::{Arena, BlockShape, GuardMode};
+use crate::guard::{self, GuardOptions};
 use crate::parse::{Limits, ParseError, parse};
 use crate::print::print;
 use crate::verify::{self, VerifiedModule, VerifyError};
@@ -19,12 +20,44 @@ pub struct Admission {
     /// The block shape it will be launched with, if known: proofs are better with it, and the
     /// module is then good for this shape only.
     pub block: Option<BlockShape>,
+    /// Bytes of dynamic shared memory it will be launched with, if known.
+    pub dynamic_shared: Option<u64>,
+    /// Device address in the arena where the module's variables go; `None` for the guard's default
+    /// place, which only one module of an arena can have.
+    pub variables: Option<u64>,
+    /// Device address in the arena of the violation record (check mode); `None` for the default.
+    pub report: Option<u64>,
 }
 
 impl Admission {
     /// Allow list only.
-    pub fn unguarded(limits: Limits) -> Self {
-        Self { mode: GuardMode::None, arena: None, limits, block: None }
+    pub const fn unguarded(limits: Limits) -> Self {
+        Self {
+            mode: GuardMode::None,
+            arena: None,
+            limits,
+            block: None,
+            dynamic_shared: None,
+            variables: None,
+            report: None,
+        }
+    }
+
+    /// Guarded, for any block shape.
+    pub const fn guarded(mode: GuardMode, arena: Arena, limits: Limits) -> Self {
+        Self { mode, arena: Some(arena), ..Self::unguarded(limits) }
+    }
+
+    fn options(&self) -> Result<GuardOptions, PtxError> {
+        let arena = self.arena.ok_or(PtxError::NoArena(self.mode))?;
+        let defaults = GuardOptions::new(self.mode, arena);
+        Ok(GuardOptions {
+            block: self.block,
+            dynamic_shared: self.dynamic_shared,
+            variables: self.variables.unwrap_or(defaults.variables),
+            report_address: self.report.unwrap_or(defaults.report_address),
+            ..defaults
+        })
     }
 }
 
@@ -37,6 +70,9 @@ pub enum PtxError {
     /// It uses something that is not permitted.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
+    /// Something in it cannot be made safe.
+    #[error("cannot be guarded: {0}")]
+    Guard(#[from] guard::Refusal),
     /// Its objects do not fit.
     #[error("does not fit: {0}")]
     View(#[from] ViewError),
@@ -55,6 +91,7 @@ impl PtxError {
         let line = match self {
             Self::Parse(error) => error.span().line,
             Self::Refused(refusal) => refusal.span().line,
+            Self::Guard(refusal) => refusal.span().line,
             Self::View(ViewError::TooLarge { at, .. } | ViewError::Unsized { at, .. }) => at.line,
             Self::Verify(_) | Self::NoArena(_) => 0,
         };
@@ -69,9 +106,12 @@ impl PtxError {
 pub fn admit(image: &[u8], admission: &Admission) -> Result<VerifiedModule, PtxError> {
     let module = parse(image, &admission.limits)?;
     check(&module)?;
-    let printed = print(&module);
-    match admission.mode {
-        GuardMode::None => Ok(verify::allow(printed.text, printed.lines)?),
-        mode => Err(PtxError::NoArena(mode)),
+    if admission.mode == GuardMode::None {
+        let printed = print(&module);
+        return Ok(verify::allow(printed.text, printed.lines)?);
     }
+    let options = admission.options()?;
+    let (guarded, report) = guard::guard(&module, &options)?;
+    let printed = print(&guarded);
+    Ok(verify::verify(printed.text, printed.lines, options.mode, options.arena, report)?)
 }

@@ -104,7 +104,7 @@ pub fn check_program(job: VerifyJob) -> Result<Code, ProgramRefused> {
             let bytes = usize::try_from(grant.max_bytes).unwrap_or(usize::MAX);
             let limits =
                 Limits { max_bytes: bytes.min(Limits::default().max_bytes), ..Limits::default() };
-            let admission = Admission { mode, arena, limits, block: None };
+            let admission = Admission { mode, arena, ..Admission::unguarded(limits) };
             turnstile_ptx::admit(&image, &admission)
                 .map(|module| Code::Ptx(Box::new(module)))
                 .map_err(|error| refused(error.line().unwrap_or(0), error.to_string()))

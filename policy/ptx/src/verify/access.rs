@@ -5,7 +5,7 @@ use super::Reason;
 use super::eval::{Eval, Place};
 use super::flow::Object;
 use super::number::{Alt, Region, Value};
-use crate::contract::{Arena, RED_ZONE};
+use crate::contract::Arena;
 use crate::opcode::{Class, Row};
 use crate::tree::{Address, Base, Flag, Instruction, Op, Operand, ScalarType, Space};
 
@@ -23,6 +23,28 @@ struct Demand {
     bytes: i64,
     align: i64,
     writes: bool,
+    /// Which windows a generic address may point into.
+    windows: Windows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Windows {
+    /// Global, shared and local.
+    All,
+    /// Global and shared: atomic operations fault on local memory.
+    NotLocal,
+    /// Shared only.
+    Shared,
+}
+
+impl Demand {
+    fn new(space: Option<Space>, bytes: i64, writes: bool) -> Self {
+        Self { space, bytes, align: bytes, writes, windows: Windows::All }
+    }
+
+    fn windows(self, windows: Windows) -> Self {
+        Self { windows, ..self }
+    }
 }
 
 /// Proves that an instruction touches nothing outside what its space allows, and cannot fault.
@@ -38,15 +60,14 @@ pub(super) fn check(eval: &Eval<'_, '_>, index: u32, row: &Row) -> Result<(), Re
         (Class::Memory, _) => memory(eval, i, index),
         (Class::Async, Op::Mbarrier) => match i.address() {
             Some(_) => {
-                let space = i.space();
-                one(eval, i, index, Demand { space, bytes: 8, align: 8, writes: true })
+                one(eval, i, index, Demand::new(i.space(), 8, true).windows(Windows::Shared))
             }
             None => Ok(()),
         },
         (Class::Async, _) => copy(eval, i, index),
         (Class::Tensor, Op::Ldmatrix | Op::Stmatrix) => {
             let writes = row.op() == Op::Stmatrix;
-            one(eval, i, index, Demand { space: i.space(), bytes: 16, align: 16, writes })
+            one(eval, i, index, Demand::new(i.space(), 16, writes).windows(Windows::Shared))
         }
         (Class::Tensor, Op::Wmma) if i.address().is_some() => matrix(eval, i, index),
         (Class::Tensor, _) => Ok(()),
@@ -118,7 +139,7 @@ fn memory(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason
         _ => {}
     }
     if matches!(op, Op::Prefetch | Op::Prefetchu) {
-        return one(eval, i, index, Demand { space, bytes: 1, align: 1, writes: false });
+        return one(eval, i, index, Demand::new(space, 1, false));
     }
     let ty = i.types().last().ok_or(Reason::Form("memory access without type"))?;
     let bytes = i64::from(ty.bytes()) * i64::from(i.vector());
@@ -126,7 +147,9 @@ fn memory(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason
         return Err(Reason::Form("memory access of an unknown width"));
     }
     let writes = !matches!(op, Op::Ld | Op::Ldu);
-    one(eval, i, index, Demand { space, bytes, align: bytes, writes })
+    let demand = Demand::new(space, bytes, writes);
+    let atomic = matches!(op, Op::Atom | Op::Red);
+    one(eval, i, index, if atomic { demand.windows(Windows::NotLocal) } else { demand })
 }
 
 /// Parameters: `[symbol+offset]` in the declared object; by register only of a kernel's own.
@@ -134,7 +157,7 @@ fn parameter(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Rea
     let ty = i.ty().ok_or(Reason::Form("memory access without type"))?;
     let bytes = i64::from(ty.bytes()) * i64::from(i.vector());
     let writes = i.op() == Some(Op::St);
-    let demand = Demand { space: Some(Space::Param), bytes, align: bytes, writes };
+    let demand = Demand::new(Some(Space::Param), bytes, writes);
     if bytes == 0 || bytes > 32 {
         return Err(Reason::Form("memory access of an unknown width"));
     }
@@ -161,7 +184,7 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
     let global = Some(Space::Global);
     if i.has(Flag::Mbarrier) {
         // cp.async.mbarrier.arrive
-        return one(eval, i, index, Demand { space: shared, bytes: 8, align: 8, writes: true });
+        return one(eval, i, index, Demand::new(shared, 8, true));
     }
     if !i.has(Flag::Bulk) && !i.has(Flag::Reduce) {
         let (Some(size), [target, source]) =
@@ -172,7 +195,7 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
         if !matches!(size, 4 | 8 | 16) {
             return Err(Reason::Form("cp.async of a size other than 4, 8 or 16"));
         }
-        let demand = |space, writes| Demand { space, bytes: size, align: size, writes };
+        let demand = |space, writes| Demand::new(space, size, writes);
         prove(eval, index, &place, target, demand(shared, true))?;
         return prove(eval, index, &place, source, demand(global, false));
     }
@@ -183,7 +206,8 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
     if size.lo < 0 || size.hi > MOST_BULK || size.low_zeros() < 4 {
         return Err(Reason::BulkSize);
     }
-    let demand = |space, writes| Demand { space, bytes: size.hi.max(16), align: 16, writes };
+    let most = size.hi.max(16);
+    let demand = |space, writes| Demand { align: 16, ..Demand::new(space, most, writes) };
     if i.has(Flag::Prefetch) {
         return one(eval, i, index, demand(global, false));
     }
@@ -199,10 +223,7 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
     prove(eval, index, &place, target, demand(normal(to), true))?;
     prove(eval, index, &place, source, demand(normal(from), false))?;
     match addresses.get(2) {
-        Some(barrier) => {
-            let demand = Demand { space: shared, bytes: 8, align: 8, writes: true };
-            prove(eval, index, &place, barrier, demand)
-        }
+        Some(barrier) => prove(eval, index, &place, barrier, Demand::new(shared, 8, true)),
         None => Ok(()),
     }
 }
@@ -231,18 +252,25 @@ fn matrix(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason
     let (lines, length) = if i.has(Flag::Row) { (rows, columns) } else { (columns, rows) };
     let bytes = i.types().last().map_or(0, |ty: ScalarType| i64::from(ty.bytes()));
     let store = i.has(Flag::Store);
+    let place = eval.place(index);
     let stride = match i.operands.get(2) {
-        None => length,
-        Some(operand) => operand.as_int().ok_or(fail.clone())?,
+        None => Some(Alt::constant(length)),
+        Some(operand) => eval.value_of(operand, 32, index, &place, 0).unsigned(32),
     };
-    if bytes == 0 || stride < length || stride > MOST_SPAN || stride * bytes % 16 != 0 {
+    // The tile cannot be reached.
+    let Some(stride) = stride else { return Ok(()) };
+    let grain = bytes * (1 << stride.low_zeros().min(8));
+    if bytes == 0 || stride.lo < 0 || stride.hi > MOST_SPAN || grain % 16 != 0 {
         return Err(fail);
     }
+    // Lines closer together than they are long overlap; that is odd, but no way out.
+    let stride = stride.hi;
     let span = ((lines - 1) * stride + length) * bytes;
     if span > MOST_SPAN {
         return Err(fail);
     }
-    one(eval, i, index, Demand { space: i.space(), bytes: span, align: 32, writes: store })
+    let demand = Demand { align: 32, ..Demand::new(i.space(), span, store) };
+    one(eval, i, index, demand.windows(Windows::NotLocal))
 }
 
 /// Proves one address operand.
@@ -273,7 +301,8 @@ fn prove(
         };
         let fits = match alt.region {
             Region::Number => {
-                matches!(demand.space, None | Some(Space::Global))
+                (demand.space == Some(Space::Global)
+                    || demand.space.is_none() && demand.windows != Windows::Shared)
                     && inside_arena(alt, demand, eval.launch.arena)
             }
             Region::Object(object) => {
@@ -284,7 +313,12 @@ fn prove(
             }
             Region::Generic(object) => {
                 let object = &eval.code.objects[object as usize];
+                let window = match demand.windows {
+                    Windows::All => true,
+                    Windows::NotLocal | Windows::Shared => object.space.is_shared(),
+                };
                 demand.space.is_none()
+                    && window
                     && inside_object(alt, demand, object, eval.launch.dynamic_shared)
             }
         };
@@ -295,7 +329,7 @@ fn prove(
     Ok(())
 }
 
-fn same_space(object: &Object<'_>, space: Option<Space>) -> bool {
+fn same_space(object: &Object, space: Option<Space>) -> bool {
     match space {
         Some(space) if space.is_shared() => object.space.is_shared(),
         Some(Space::Local) => object.space == Space::Local,
@@ -307,9 +341,11 @@ fn same_space(object: &Object<'_>, space: Option<Space>) -> bool {
 /// `n .. n + bytes` lies in the arena or the red zones around it, `n` a multiple of the alignment.
 fn inside_arena(alt: Alt, demand: Demand, arena: Arena) -> bool {
     // CAST: an arena ends below 2^49.
-    let (base, size, red) = (arena.base() as i64, arena.size() as i64, RED_ZONE as i64);
+    let (base, size, red) = (arena.base() as i64, arena.size() as i64, arena.red_zone() as i64);
     let end = alt.hi.checked_add(demand.bytes);
-    alt.lo >= base - red && end.is_some_and(|end| end <= base + size + red) && aligned(alt, demand, 63)
+    alt.lo >= base - red
+        && end.is_some_and(|end| end <= base + size + red)
+        && aligned(alt, demand, 63)
 }
 
 fn aligned(alt: Alt, demand: Demand, known: u32) -> bool {
@@ -317,7 +353,7 @@ fn aligned(alt: Alt, demand: Demand, known: u32) -> bool {
     demand.align.count_ones() == 1 && alt.low_zeros() >= need && known >= need
 }
 
-fn inside_object(alt: Alt, demand: Demand, object: &Object<'_>, dynamic: u64) -> bool {
+fn inside_object(alt: Alt, demand: Demand, object: &Object, dynamic: u64) -> bool {
     let by_size = match object.size {
         Some(size) => size,
         None => dynamic,
@@ -330,7 +366,5 @@ fn inside_object(alt: Alt, demand: Demand, object: &Object<'_>, dynamic: u64) ->
         Some(offset) => offset.trailing_zeros().min(4),
         None => object.align.trailing_zeros(),
     };
-    alt.lo >= 0
-        && (end.is_some_and(|end| end <= by_size) || by_slack)
-        && aligned(alt, demand, base)
+    alt.lo >= 0 && (end.is_some_and(|end| end <= by_size) || by_slack) && aligned(alt, demand, base)
 }

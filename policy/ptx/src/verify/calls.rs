@@ -46,6 +46,7 @@ impl<'m> Functions<'m> {
         &self,
         i: &Instruction,
         variables: &HashMap<&'m str, &'m Variable>,
+        inputs: &[Variable],
     ) -> Result<(), Reason> {
         let call = i.call().ok_or(Reason::Call("is malformed"))?;
         let Operand::Symbol(name, 0) = call.target else {
@@ -57,6 +58,10 @@ impl<'m> Functions<'m> {
         let Call { results, args, prototype: None, .. } = call else {
             return Err(Reason::Call("has a prototype"));
         };
+        let given = results.iter().filter_map(Operand::as_symbol);
+        if given.into_iter().any(|name| inputs.iter().any(|v| v.name == *name)) {
+            return Err(Reason::Call("returns into an input parameter"));
+        }
         matching(results, &callee.results, variables)?;
         matching(args, &callee.params, variables)
     }
@@ -143,7 +148,9 @@ fn matching<'m>(
             _ => false,
         };
         if !fits {
-            return Err(Reason::Call("passes a parameter of another size than the callee declares"));
+            return Err(Reason::Call(
+                "passes a parameter of another size than the callee declares",
+            ));
         }
     }
     Ok(())

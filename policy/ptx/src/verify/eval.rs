@@ -60,6 +60,8 @@ pub(super) struct Eval<'c, 'm> {
     solving: RefCell<Option<System>>,
     /// Facts at the head of a block.
     pub(super) facts: RefCell<HashMap<u32, Rc<Facts>>>,
+    /// Most rounds of the loop at a head, after the first.
+    pub(super) rounds: RefCell<HashMap<u32, Option<i64>>>,
     work: Cell<u64>,
 }
 
@@ -96,6 +98,7 @@ impl<'c, 'm> Eval<'c, 'm> {
             solved: RefCell::default(),
             solving: RefCell::default(),
             facts: RefCell::default(),
+            rounds: RefCell::default(),
             work: Cell::new(400 * code.instructions.len() as u64 + 100_000),
         }
     }
@@ -144,7 +147,7 @@ impl<'c, 'm> Eval<'c, 'm> {
     }
 
     /// The source of a register at the end of a block.
-    fn at_end(&self, register: u32, block: u32, depth: u32) -> Src {
+    pub(super) fn at_end(&self, register: u32, block: u32, depth: u32) -> Src {
         self.before(register, block, self.code.blocks[block as usize].end, depth)
     }
 
@@ -242,13 +245,17 @@ impl<'c, 'm> Eval<'c, 'm> {
                 continue;
             }
             let operand = self.at_end(register, from, depth + 1);
-            if operand == src {
-                continue;
-            }
             match agreed {
+                _ if operand == src => {}
+                // Never written on some way: ptxas may give each use another register, so that
+                // not even comparing it with itself says anything.
+                _ if operand == Src::Unknown => {
+                    agreed = Some(Src::Unknown);
+                    break;
+                }
                 None => agreed = Some(operand),
                 Some(other) if other == operand => {}
-                Some(_) => return src,
+                Some(_) => agreed = Some(src),
             }
         }
         let result = agreed.unwrap_or(Src::Unknown);
@@ -346,6 +353,11 @@ impl<'c, 'm> Eval<'c, 'm> {
         value
     }
 
+    /// True while values may still be too small.
+    pub(super) fn is_solving(&self) -> bool {
+        self.solving.borrow().as_ref().is_some_and(|system| !system.closed)
+    }
+
     /// Solves the open system: values that agree with each other, from below, with bounds given up
     /// where they keep moving; then refined. Taken away, all are unknown.
     fn solve(&self) -> HashMap<Src, Value> {
@@ -397,6 +409,9 @@ impl<'c, 'm> Eval<'c, 'm> {
     /// The join of what comes over each edge into a meeting.
     fn over_edges(&self, src: Src) -> Value {
         let Src::Meet(block, register) = src else { return Value::Any };
+        if let Some(value) = self.counted(src) {
+            return value;
+        }
         let mut value = Value::Never;
         for edge in &self.code.blocks[block as usize].into {
             let from = self.code.edges[*edge as usize].from;
@@ -410,7 +425,7 @@ impl<'c, 'm> Eval<'c, 'm> {
     }
 
     /// Facts about one source, for [`Self::apply`].
-    pub(super) fn facts_of<'f>(place: &'f Place, src: Src) -> impl Iterator<Item = &'f Fact> {
+    pub(super) fn facts_of(place: &Place, src: Src) -> impl Iterator<Item = &Fact> {
         place.facts.list.iter().filter(move |fact| fact.side == src)
     }
 }

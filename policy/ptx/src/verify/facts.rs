@@ -11,11 +11,13 @@ use crate::tree::{Flag, Op, Operand, ScalarType};
 const MOST_FACTS: usize = 48;
 /// Deepest tree of conditions looked into.
 const DEPTH: u32 = 8;
+/// Most constants taken off the side of a comparison.
+const SUMS: u32 = 3;
 /// How far facts about the other side of a comparison are followed.
 const NESTING: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compare {
+pub(super) enum Compare {
     Lt,
     Le,
     Gt,
@@ -65,14 +67,21 @@ impl Compare {
     }
 }
 
-/// `side` compared with `other` is true, as `width`-bit numbers.
+/// `side + shift` compared with `other` is true, as `width`-bit numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fact {
     pub(super) side: Src,
+    pub(super) shift: i64,
     compare: Compare,
-    other: Src,
-    signed: bool,
-    width: u32,
+    pub(super) other: Src,
+    pub(super) signed: bool,
+    pub(super) width: u32,
+}
+
+impl Fact {
+    pub(super) fn compare(&self) -> Compare {
+        self.compare
+    }
 }
 
 /// The facts at a place.
@@ -245,12 +254,39 @@ impl Eval<'_, '_> {
         let (side, other) = (self.operand(a, index), self.operand(b, index));
         let signed = ty.is_signed() && !unsigned;
         let width = ty.bits();
-        if side != Src::Unknown {
-            out.push(Fact { side, compare, other, signed, width });
+        for (side, compare, other) in [(side, compare, other), (other, compare.turned(), side)] {
+            let (mut side, mut shift) = (side, 0i64);
+            // A fact about a sum is one about its variable part as well.
+            for _ in 0..SUMS {
+                if matches!(side, Src::Unknown | Src::Int(_)) {
+                    break;
+                }
+                out.push(Fact { side, shift, compare, other, signed, width });
+                let Some((from, by)) = self.sum(side, width) else { break };
+                let Some(sum) = shift.checked_add(by) else { break };
+                (side, shift) = (from, sum);
+            }
         }
-        if other != Src::Unknown {
-            out.push(Fact { side: other, compare: compare.turned(), other: side, signed, width });
+    }
+
+    /// Takes a sum of a register and a constant apart.
+    pub(super) fn sum(&self, src: Src, width: u32) -> Option<(Src, i64)> {
+        let Src::Write(index, register) = src else { return None };
+        let i = self.code.instructions[index as usize];
+        let ty = i.ty()?;
+        let plain = i.guard.is_none() && !ty.is_float() && !i.has(Flag::Sat);
+        let own = self.code.widths[register as usize];
+        if !plain || ty.bits() != width || own != width || !self.spend() {
+            return None;
         }
+        let [Operand::Reg(_), a, b] = i.operands.as_slice() else { return None };
+        let (from, by) = match (i.op(), self.operand(a, index), self.operand(b, index)) {
+            (Some(Op::Add), from, Src::Int(by)) | (Some(Op::Add), Src::Int(by), from) => (from, by),
+            (Some(Op::Sub), from, Src::Int(by)) => (from, by.checked_neg()?),
+            _ => return None,
+        };
+        // The sum is taken modulo the width; the constant is the small number that it means.
+        Some((from, Alt::constant(by).signed(width).exact()?))
     }
 
     /// True when both operands, where they are registers, are of the width compared.
@@ -281,9 +317,35 @@ impl Eval<'_, '_> {
             place.active.borrow_mut().push(src);
             let other = self.value(fact.other, place, depth + 1);
             place.active.borrow_mut().pop();
-            value = cut(&value, fact, &other);
+            value = if fact.shift == 0 {
+                cut(&value, fact, &other)
+            } else {
+                cut_shifted(&value, fact, &other)
+            };
         }
         value
+    }
+}
+
+/// The same for a fact about the value plus a constant, as far as the sum does not wrap.
+fn cut_shifted(value: &Value, fact: &Fact, other: &Value) -> Value {
+    let Value::Known(alts) = value else { return value.clone() };
+    let [alt] = alts.as_slice() else { return value.clone() };
+    let Some(sum) = alt.add(Alt::constant(fact.shift)) else { return value.clone() };
+    let reading = if fact.signed { sum.signed(fact.width) } else { sum.unsigned(fact.width) };
+    if reading != sum || (!fact.signed && sum.lo < 0) {
+        return value.clone();
+    }
+    let back = fact.shift.checked_neg().map(Alt::constant);
+    match (cut(&Value::one(sum), fact, other), back) {
+        (Value::Never, _) => Value::Never,
+        (Value::Known(less), Some(back)) => match less.as_slice() {
+            [less] => {
+                less.add(back).and_then(|less| alt.meet(less)).map_or(value.clone(), Value::one)
+            }
+            _ => value.clone(),
+        },
+        _ => value.clone(),
     }
 }
 

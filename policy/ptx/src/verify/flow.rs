@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use crate::opcode::for_each_written;
 use crate::tree::{
-    Address, Base, Block, Flag, Function, FunctionKind, Instruction, Linkage, Name, Op, Operand, ScalarType,
-    Space, Span, Statement, Variable,
+    Address, Base, Block, Flag, Function, FunctionKind, Instruction, Linkage, Name, Op, Operand,
+    ScalarType, Space, Span, Statement, Variable,
 };
 
 /// No block; as a register number, no register.
@@ -48,8 +48,7 @@ pub(super) struct Basic {
 
 /// A shared, local or parameter object.
 #[derive(Clone, Debug)]
-pub(super) struct Object<'m> {
-    pub(super) name: &'m Name,
+pub(super) struct Object {
     pub(super) space: Space,
     /// `None` for dynamic shared memory.
     pub(super) size: Option<u64>,
@@ -66,7 +65,7 @@ pub(super) struct Code<'m> {
     pub(super) blocks: Vec<Basic>,
     pub(super) edges: Vec<Edge>,
     pub(super) block_of: Vec<u32>,
-    pub(super) objects: Vec<Object<'m>>,
+    pub(super) objects: Vec<Object>,
     pub(super) object_of: HashMap<&'m str, u32>,
     /// Branch target lists.
     pub(super) targets: HashMap<&'m str, &'m [Name]>,
@@ -135,7 +134,6 @@ impl<'m> Code<'m> {
     fn object(&mut self, v: &'m Variable, parameter: Option<u64>, input: bool) {
         let dynamic = v.linkage == Linkage::Extern;
         let object = Object {
-            name: &v.name,
             space: v.space,
             size: if dynamic { None } else { v.bytes() },
             align: v.alignment(),
@@ -168,9 +166,7 @@ impl<'m> Code<'m> {
                         map.insert(&declared.name, width(r.ty));
                     }
                 }
-                Statement::CallTargets(_)
-                | Statement::CallPrototype(_)
-                | Statement::Pragma(_) => {}
+                Statement::CallTargets(_) | Statement::CallPrototype(_) | Statement::Pragma(_) => {}
             }
         }
     }

@@ -94,9 +94,7 @@ impl Launch {
                 let least = i64::try_from(self.dynamic_shared).unwrap_or(MOST_SHARED);
                 Value::one(Alt::range(least.min(MOST_SHARED), MOST_SHARED).with_slack(0))
             }
-            other if other.scalar_type() == ScalarType::U32 => {
-                Value::range(0, i64::from(u32::MAX))
-            }
+            other if other.scalar_type() == ScalarType::U32 => Value::range(0, i64::from(u32::MAX)),
             _ => Value::Any,
         }
     }

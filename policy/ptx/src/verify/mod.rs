@@ -15,15 +15,19 @@ mod eval;
 mod facts;
 mod flow;
 mod launch;
+mod loops;
 mod number;
 #[cfg(test)]
-mod survey;
+mod number_tests;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::collections::HashMap;
 
 use crate::check::{Refusal, check};
 use crate::contract::{Arena, Contract, GuardMode, KernelContract};
+use crate::guard::Report;
 use crate::opcode;
 use crate::parse::{Limits, ParseError, parse_guarded};
 use crate::tree::{
@@ -112,7 +116,7 @@ pub struct VerifiedModule {
     view: ModuleView,
     mode: GuardMode,
     arena: Option<Arena>,
-    contract: Contract,
+    report: Report,
 }
 
 impl VerifiedModule {
@@ -148,7 +152,12 @@ impl VerifiedModule {
 
     /// What every launch must keep.
     pub fn contract(&self) -> &Contract {
-        &self.contract
+        &self.report.contract
+    }
+
+    /// What the guard did, and which variables the loader has to place; empty without a guard.
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// The line of the tenant's text that a line of [`Self::text`] (from 1) came from; `None` for
@@ -167,22 +176,23 @@ pub(crate) fn allow(text: String, lines: Vec<u32>) -> Result<VerifiedModule, Ver
     let module = parse_guarded(text.as_bytes(), &LIMITS)?;
     check(&module)?;
     let view = ModuleView::of(&module)?;
-    let (mode, arena, contract) = (GuardMode::None, None, Contract::default());
-    Ok(VerifiedModule { text, lines, module, view, mode, arena, contract })
+    let (mode, arena, report) = (GuardMode::None, None, Report::default());
+    Ok(VerifiedModule { text, lines, module, view, mode, arena, report })
 }
 
-/// Verifies a guarded text. `mode` is only noted: both modes must be equally safe.
+/// Verifies a guarded text. `mode` is only noted: both modes must be equally safe. Of the report,
+/// only the contract is looked at, as a list of assumptions that every launch has to keep.
 pub(crate) fn verify(
     text: String,
     lines: Vec<u32>,
     mode: GuardMode,
     arena: Arena,
-    contract: Contract,
+    report: Report,
 ) -> Result<VerifiedModule, VerifyError> {
     let module = parse_guarded(text.as_bytes(), &LIMITS)?;
-    verify_module(&module, arena, &contract)?;
+    verify_module(&module, arena, &report.contract)?;
     let view = ModuleView::of(&module)?;
-    Ok(VerifiedModule { text, lines, module, view, mode, arena: Some(arena), contract })
+    Ok(VerifiedModule { text, lines, module, view, mode, arena: Some(arena), report })
 }
 
 /// Verifies the tree of a final text.
@@ -192,8 +202,13 @@ pub(crate) fn verify_module(
     contract: &Contract,
 ) -> Result<(), VerifyError> {
     check(module)?;
-    let entries: HashMap<&str, &KernelContract> =
-        contract.kernels.iter().map(|entry| (&*entry.kernel, entry)).collect();
+    let mut entries: HashMap<&str, &KernelContract> = HashMap::new();
+    for entry in &contract.kernels {
+        if entries.insert(&entry.kernel, entry).is_some() {
+            let reason = Reason::Form("the contract names this kernel twice");
+            return Err(VerifyError::new(Span::NONE, &*entry.kernel, reason));
+        }
+    }
     let mut shared = HashMap::new();
     let mut kernels = Vec::new();
     for item in &module.items {
@@ -213,9 +228,7 @@ pub(crate) fn verify_module(
         }
     }
     let functions = Functions::of(module);
-    functions
-        .check_acyclic(module)
-        .map_err(|(at, reason)| VerifyError::new(at, "call", reason))?;
+    functions.check_acyclic(module).map_err(|(at, reason)| VerifyError::new(at, "call", reason))?;
     let device = Launch::of_device(kernels.iter().cloned(), arena);
     let mut kernels = kernels.into_iter();
     for item in &module.items {
@@ -273,7 +286,7 @@ fn function<'m>(
     for (index, i) in code.instructions.iter().enumerate() {
         let refuse = |reason| VerifyError::new(i.span, crate::print::print_instruction(i), reason);
         if i.op() == Some(Op::Call) {
-            functions.check_call(i, &variables).map_err(refuse)?;
+            functions.check_call(i, &variables, &f.params).map_err(refuse)?;
             continue;
         }
         // What control cannot reach cannot do anything.

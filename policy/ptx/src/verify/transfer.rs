@@ -121,7 +121,7 @@ impl Step<'_, '_, '_> {
             Op::Max if plain && i.operands.len() == 3 => {
                 self.both(ty, |a, b| representable(ty, a, b).then(|| a.max(b)))
             }
-            Op::Selp if plain => self.arg(1, own).join(self.arg(2, own)),
+            Op::Selp if plain => self.arm(1, own, true).join(self.arm(2, own, false)),
             Op::Rem if plain => self.both(ty, |a, b| {
                 (a.lo >= 0 && b.lo > 0).then(|| if a.hi < b.lo { a } else { below(a, b) })
             }),
@@ -172,6 +172,23 @@ impl Step<'_, '_, '_> {
             self.arg(1, own).zip(&self.arg(2, own), Alt::mul)
         };
         if op == Op::Mad { product.zip(&self.arg(3, width), Alt::add) } else { product }
+    }
+
+    /// One side of a `selp`, given what the predicate says when that side is taken.
+    fn arm(&self, index: usize, own: u32, truth: bool) -> Value {
+        let (name, truth) = match self.i.operands.get(3) {
+            Some(Operand::Reg(name)) => (name, truth),
+            Some(Operand::NotReg(name)) => (name, !truth),
+            _ => return self.arg(index, own),
+        };
+        let predicate = self.eval.register(self.eval.code.register(name), self.index);
+        let mut facts = Vec::new();
+        self.eval.conditions(predicate, truth, &mut facts, 0);
+        let (Some(operand), false) = (self.i.operands.get(index), facts.is_empty()) else {
+            return self.arg(index, own);
+        };
+        let there = Place::new(self.place.facts.and(facts));
+        self.eval.value_of(operand, own, self.index, &there, self.depth)
     }
 
     fn shift_left(&self, own: u32) -> Value {
@@ -326,7 +343,8 @@ impl Step<'_, '_, '_> {
         let (position, length) = (self.constant(2, 32), self.constant(3, 32));
         match (position.map(|p| p & 255), length.map(|l| l & 255)) {
             (Some(position), Some(length)) if length < 63 => {
-                let shifted = if a.lo < 0 && position == 0 { a } else { shift_positive(a, position) };
+                let shifted =
+                    if a.lo < 0 && position == 0 { a } else { shift_positive(a, position) };
                 Value::one(shifted.and(Alt::constant((1 << length) - 1), 64))
             }
             _ => Value::Any,
