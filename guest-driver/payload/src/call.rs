@@ -69,8 +69,8 @@ pub(crate) fn exit(code: ExitCode) -> ! {
 
 /// Stops this processor for good.
 pub(crate) fn halt() -> ! {
-    // SAFETY: no addresses; it does not come back, and if it did, we would ask again.
     loop {
+        // SAFETY: no addresses; it does not come back, and if it did, we would ask again.
         unsafe { call3(call::HALT, 0, 0, 0) };
     }
 }

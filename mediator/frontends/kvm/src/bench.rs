@@ -15,10 +15,13 @@ use crate::{KvmError, probe};
 
 /// RAM of the measuring guest.
 const RAM_BYTES: u64 = 16 << 20;
-/// Rounds; the two kinds of trap take turns, and the best round of each counts.
-const ROUNDS: usize = 9;
+/// Reads timed together: short enough that most batches are not interrupted.
+const BATCH: u32 = 32;
+/// Batches are sorted by time and the one a tenth up counts: what a trap costs when nothing
+/// disturbs it, without picking the luckiest.
+const QUANTILE: f64 = 0.1;
 
-/// Reads a register for ever: `mov eax, [rdi]; jmp` to itself. BAR0's address is in `rdi`.
+/// Reads a register for ever: `mov eax, [rdi]; jmp` to itself. Its address is in `rdi`.
 const LOOP: &[u8] = &[0x8b, 0x07, 0xeb, 0xfc];
 
 /// Cost of a trapped 4-byte register read, in nanoseconds: into the guest, out of it, answered.
@@ -28,7 +31,7 @@ pub struct TrapCost {
     pub bare_ns: f64,
     /// Of the `VERSION` register, through the bus and the device.
     pub device_ns: f64,
-    /// Reads measured of each kind in a round.
+    /// Reads measured of each kind.
     pub reads: u32,
 }
 
@@ -40,8 +43,9 @@ impl TrapCost {
     }
 }
 
-/// Measures what a trapped BAR0 read costs on this machine and what KVM alone takes for it. `device`
-/// is any device that nobody else uses meanwhile; `reads` are made of each kind in each round.
+/// Measures what a trapped BAR0 read costs on this machine and what KVM alone takes for it, batches
+/// of the two taking turns. `device` is any device that nobody else uses meanwhile; of each kind about
+/// `reads` are made, at least 320.
 pub fn trap_cost(device: &Arc<Device>, reads: u32) -> Result<TrapCost, KvmError> {
     let kvm = probe::open()?;
     let config = Config {
@@ -52,28 +56,32 @@ pub fn trap_cost(device: &Arc<Device>, reads: u32) -> Result<TrapCost, KvmError>
         args: String::new(),
         on_line: None,
     };
-    let build = || {
-        let console = Console::new(None);
-        assemble(&kvm, &config, &Image::Flat(LOOP), device, console)
+    let build = |assign| {
+        let image = Image::Flat { code: LOOP, assign };
+        assemble(&kvm, &config, &image, device, Console::new(None))
     };
-    // Two VMs alike to the last bit; only what happens on an exit differs.
-    let (mut bare, mut full) = (build()?, build()?);
-    let reads = reads.max(1);
-    let mut best = [f64::MAX; 2];
-    for _ in 0..ROUNDS {
-        best[0] = best[0].min(time(reads, || bare_read(&mut bare))?);
-        best[1] = best[1].min(time(reads, || device_read(&mut full))?);
+    // The same guest twice: before a device with all its doorbells, and before nothing.
+    let (mut bare, mut full) = (build(false)?, build(true)?);
+    let batches = (reads / BATCH).max(10) as usize;
+    let mut times = [Vec::with_capacity(batches), Vec::with_capacity(batches)];
+    for _ in 0..batches {
+        times[0].push(time(|| bare_read(&mut bare))?);
+        times[1].push(time(|| device_read(&mut full))?);
     }
-    Ok(TrapCost { bare_ns: best[0], device_ns: best[1], reads })
+    let [bare_ns, device_ns] = times.map(|mut times| {
+        times.sort_unstable_by(f64::total_cmp);
+        times[(batches as f64 * QUANTILE) as usize]
+    });
+    Ok(TrapCost { bare_ns, device_ns, reads: batches as u32 * BATCH })
 }
 
-fn time(reads: u32, mut read: impl FnMut() -> Result<(), KvmError>) -> Result<f64, KvmError> {
-    read()?; // not counted: the guest may not have started yet
+fn time(mut read: impl FnMut() -> Result<(), KvmError>) -> Result<f64, KvmError> {
+    read()?; // not counted: it finds the caches full of the other VM
     let start = Instant::now();
-    for _ in 0..reads {
+    for _ in 0..BATCH {
         read()?;
     }
-    Ok(start.elapsed().as_nanos() as f64 / f64::from(reads))
+    Ok(start.elapsed().as_nanos() as f64 / f64::from(BATCH))
 }
 
 /// One exit with an empty handler.

@@ -26,7 +26,7 @@ const KEYBOARD: u16 = 0x64;
 /// Keyboard controller: pulse the reset line.
 const PULSE_RESET: u8 = 0xfe;
 
-/// Traps taken to userspace since the start, by kind.
+/// Traps taken to userspace since the start, by kind, and what became of the odd ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Traps {
     /// Memory reads.
@@ -35,6 +35,8 @@ pub struct Traps {
     pub mmio_writes: u64,
     /// Port accesses.
     pub ports: u64,
+    /// Places for BARs and messages for interrupts that KVM refused: the guest chose impossible ones.
+    pub refused: u64,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,7 @@ impl Bus {
             mmio_reads: mmio_reads.load(Ordering::Relaxed),
             mmio_writes: mmio_writes.load(Ordering::Relaxed),
             ports: ports.load(Ordering::Relaxed),
+            refused: self.platform().refused(),
         }
     }
 

@@ -31,17 +31,24 @@ pub(crate) struct Interrupts {
     events: Vec<Arc<EventFd>>,
     /// Messages of the vectors whose eventfds are connected.
     connected: Table,
+    /// Messages that KVM refused.
+    refused: u64,
 }
 
 impl Interrupts {
     pub(crate) fn new(vm: Arc<Vm>, device: &Device) -> Interrupts {
         let events = (0..VECTORS).filter_map(|v| device.vector(v)).collect();
-        Interrupts { vm, events, connected: [None; VECTORS as usize] }
+        Interrupts { vm, events, connected: [None; VECTORS as usize], refused: 0 }
     }
 
     /// Whether an interrupt waits in a vector's eventfd.
     pub(crate) fn pending(&self, vector: u16) -> bool {
         self.events.get(usize::from(vector)).is_some_and(|event| sys::is_signalled(event))
+    }
+
+    /// Messages that KVM refused: no interrupt can have them.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Brings the kernel up to date with the vectors that changed.
@@ -72,7 +79,7 @@ impl Interrupts {
             if self.route(&table) {
                 self.connect(v, want(v));
             } else {
-                tracing::debug!(vector = v, message = ?want(v), "KVM refuses a guest's message");
+                self.refused += 1;
             }
         }
     }

@@ -42,11 +42,11 @@ pub(crate) const WINDOW: u64 = 0x40_0000_0000;
 pub(crate) const WINDOW_MIN: u64 = 1 << 30;
 
 /// Least and most RAM a VM can have, in bytes.
-pub(crate) const RAM: std::ops::RangeInclusive<u64> = (8 << 20)..=(48 << 30);
+pub(crate) const RAM: std::ops::RangeInclusive<u64> = (2 << 20)..=(48 << 30);
 /// Largest aperture, so that the page tables fit.
 pub(crate) const APERTURE_MAX: u64 = 16 << 30;
 /// Most vCPUs.
-pub(crate) const VCPUS_MAX: u8 = 16;
+pub(crate) const VCPUS_MAX: u8 = 64;
 
 /// Size of the BAR window for an aperture of this many bytes: room for the three BARs in any order.
 pub(crate) const fn window_bytes(aperture_bytes: u64) -> u64 {

@@ -97,7 +97,7 @@ pub(crate) fn assemble(
     let tsc_khz = vcpus.first().and_then(|v| v.fd().get_tsc_khz().ok()).unwrap_or(0);
     let window = (layout::WINDOW, layout::window_bytes(device.aperture().size()));
     let mut entry = boot::load(image, &config.args, &ram, window, config.vcpus, tsc_khz)?;
-    if let (Image::Flat(_), Some([registers, ..])) = (image, bars) {
+    if let (Image::Flat { .. }, Some([registers, ..])) = (image, bars) {
         entry = entry.with_argument(registers + bench::REGISTER);
     }
     for (index, vcpu) in (0..).zip(&vcpus) {

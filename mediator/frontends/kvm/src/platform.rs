@@ -70,6 +70,8 @@ pub(crate) struct Platform {
     aperture: Option<u64>,
     /// The configuration address register.
     address: u32,
+    /// Places that KVM refused for a BAR.
+    refused: u64,
 }
 
 impl Platform {
@@ -82,9 +84,15 @@ impl Platform {
             doorbells: None,
             aperture: None,
             address: 0,
+            refused: 0,
             vm,
             device,
         })
+    }
+
+    /// Places for BARs and messages for interrupts that KVM refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused + self.interrupts.refused()
     }
 
     /// Where the trapped BARs are.
@@ -188,8 +196,9 @@ impl Platform {
         }
         let Some(base) = to else { return };
         for queue in 0..MAX_QUEUES {
-            if let Err(error) = self.vm.doorbell(base + doorbell(queue), event, true) {
-                tracing::debug!(queue, base, %error, "doorbells will trap");
+            if self.vm.doorbell(base + doorbell(queue), event, true).is_err() {
+                // Counted, not logged: a guest can do this as often as it likes.
+                self.refused += 1;
                 for done in 0..queue {
                     let _ = self.vm.doorbell(base + doorbell(done), event, false);
                 }
@@ -213,7 +222,7 @@ impl Platform {
         let aperture = self.device.aperture();
         match self.vm.map(APERTURE_SLOT, base, aperture, 0, aperture.size()) {
             Ok(()) => self.aperture = to,
-            Err(error) => tracing::debug!(base, %error, "the aperture cannot be mapped there"),
+            Err(_) => self.refused += 1,
         }
     }
 }

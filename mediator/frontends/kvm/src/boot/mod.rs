@@ -32,8 +32,13 @@ pub(crate) enum Image<'a> {
     Elf(&'a [u8]),
     /// Linux and its initramfs.
     Linux(&'a [u8], Option<&'a [u8]>),
-    /// Position-independent code that starts at its first byte, `rdi` being BAR0's address.
-    Flat(&'a [u8]),
+    /// Position-independent code that starts at its first byte.
+    Flat {
+        /// The code.
+        code: &'a [u8],
+        /// Whether BARs are assigned; if not, nothing is in the window.
+        assign: bool,
+    },
 }
 
 impl<'a> From<&'a Payload> for Image<'a> {
@@ -48,7 +53,7 @@ impl<'a> From<&'a Payload> for Image<'a> {
 impl Image<'_> {
     /// Whether it expects to find BARs assigned.
     pub(crate) const fn wants_firmware(&self) -> bool {
-        matches!(self, Image::Linux(..) | Image::Flat(_))
+        matches!(self, Image::Linux(..) | Image::Flat { assign: true, .. })
     }
     /// Whether it is Linux.
     pub(crate) const fn is_linux(&self) -> bool {
@@ -91,11 +96,11 @@ pub(crate) fn load(
             ram.write(layout::GDT, &registers::gdt())?;
             Ok(Entry::linux(entry))
         }
-        Image::Flat(code) => {
+        Image::Flat { code, .. } => {
             ram.write(FLAT, code)?;
             ram.write(layout::PAGE_TABLES, &tables)?;
             ram.write(layout::GDT, &registers::gdt())?;
-            Ok(Entry::bare(FLAT, 0))
+            Ok(Entry::bare(FLAT, window.0))
         }
     }
 }

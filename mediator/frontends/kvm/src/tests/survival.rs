@@ -122,7 +122,7 @@ fn what_cannot_be_a_vm_is_refused_with_a_reason() {
         MicroVm::new(config, device()).unwrap_err().to_string()
     };
     assert!(refused(&|c| c.vcpus = 0).contains("vCPUs is 0"));
-    assert!(refused(&|c| c.vcpus = 200).contains("1 to 16"));
+    assert!(refused(&|c| c.vcpus = 200).contains("1 to 64"));
     assert!(refused(&|c| c.memory_bytes = 4096).contains("memory"));
     assert!(refused(&|c| c.memory_bytes = 1 << 50).contains("memory"));
     assert!(refused(&|c| c.memory_bytes = (16 << 20) + 1).contains("multiple of 4096"));
