@@ -3,7 +3,6 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{At, Decode, Reader, record, words};
-use super::problem::Problem;
 use super::quantity::{Count, Size};
 use super::records::Id;
 use super::text::{FilePath, Mode, Name, SocketPath, Text};
@@ -40,7 +39,7 @@ impl Decode for Attach {
             return None;
         }
         let Some(kind) = reader.member(at, "kind") else {
-            reader.error(at, Problem::MissingField { field: "kind", example: Kind::EXAMPLE });
+            reader.missing(at, "kind", Kind::EXAMPLE);
             return None;
         };
         match Kind::decode(reader, kind)? {

@@ -30,6 +30,8 @@ pub(crate) struct Reader<'t> {
     text: &'t str,
     pub(crate) tree: Tree<'t>,
     errors: Vec<PolicyError>,
+    /// Fields that a misspelt one was taken for: they are not missing on top of that.
+    misspelt: Vec<(NodeId, &'static str)>,
     /// Byte offset of each line.
     lines: Vec<usize>,
 }
@@ -40,7 +42,7 @@ impl<'t> Reader<'t> {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1));
         let lines: Vec<usize> = lines.collect();
         match Tree::parse(text) {
-            Ok(tree) => Ok(Reader { text, tree, errors: Vec::new(), lines }),
+            Ok(tree) => Ok(Reader { text, tree, errors: Vec::new(), misspelt: Vec::new(), lines }),
             Err(broken) => {
                 let (line, column) = position(text, &lines, broken.offset);
                 let problem = broken.syntax.into();
@@ -93,6 +95,13 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// Notes that a required field is missing.
+    pub(crate) fn missing(&mut self, object: NodeId, field: &'static str, example: &'static str) {
+        if !self.misspelt.contains(&(object, field)) {
+            self.error(object, Problem::MissingField { field, example });
+        }
+    }
+
     /// Checks that a node is an object with none but these fields, each once.
     pub(crate) fn fields<T: Decode>(&mut self, at: NodeId, known: &[&'static str]) -> Option<()> {
         let Value::Object(members) = &self.tree.node(at).value else {
@@ -103,6 +112,7 @@ impl<'t> Reader<'t> {
         for (i, member) in members.iter().enumerate() {
             let field = member.key.clone();
             let problem = if !known.contains(&member.key.as_str()) {
+                self.misspelt.extend(nearest(&field, known).map(|meant| (at, meant)));
                 Problem::UnknownField { write: choice(&field, known), field: shortened(&field) }
             } else if members[..i].iter().any(|m| m.key == member.key) {
                 Problem::RepeatedField { field }
@@ -237,10 +247,9 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// The known word nearest to a wrong one, or all of them.
 pub(crate) fn choice(wrong: &str, known: &[&'static str]) -> String {
-    let near = known.iter().map(|k| (distance(wrong, k), k)).min();
-    match near {
-        Some((d, k)) if d <= 2 && d < k.len() => format!("\"{k}\""),
-        _ => match known {
+    match nearest(wrong, known) {
+        Some(near) => format!("\"{near}\""),
+        None => match known {
             [one] => format!("\"{one}\""),
             _ => {
                 let words: Vec<_> = known.iter().map(|k| format!("\"{k}\"")).collect();
@@ -248,6 +257,12 @@ pub(crate) fn choice(wrong: &str, known: &[&'static str]) -> String {
             }
         },
     }
+}
+
+/// The known word that a wrong one was probably meant to be.
+fn nearest(wrong: &str, known: &[&'static str]) -> Option<&'static str> {
+    let near = known.iter().map(|word| (distance(wrong, word), *word)).min();
+    near.filter(|(d, word)| *d <= 2 && *d < word.len()).map(|(_, word)| word)
 }
 
 /// Edit distance with transpositions, cut short for long words.
@@ -414,8 +429,7 @@ macro_rules! record {
                 .map(|value| $crate::document::decode::At { value, at }),
             None => {
                 let example = <$ty as $crate::document::decode::Decode>::EXAMPLE;
-                let field = $name;
-                $reader.error($at, $crate::document::problem::Problem::MissingField { field, example });
+                $reader.missing($at, $name, example);
                 None
             }
         }

@@ -34,6 +34,16 @@ pub(crate) fn size(bytes: u64) -> String {
     written(bytes, SIZES, "B")
 }
 
+/// A size as it is written in a document: `"64MiB"`.
+fn size_json(bytes: u64) -> String {
+    format!("\"{}\"", size(bytes))
+}
+
+/// A duration as it is written in a document: `"500ms"`.
+fn span_json(ns: u64) -> String {
+    format!("\"{}\"", span(ns))
+}
+
 /// A duration in words: `500ms`.
 pub(crate) fn span(ns: u64) -> String {
     written(ns, SPANS, "s")
@@ -123,7 +133,10 @@ impl<const MIN: u64, const MAX: u64> Decode for Size<MIN, MAX> {
     const EXAMPLE: &'static str = "\"64MiB\"";
     fn decode(reader: &mut Reader<'_>, at: NodeId) -> Option<Self> {
         let too_big = |reader: &mut Reader<'_>, found: String| {
-            reader.error(at, Problem::TooLarge { found, least: size(MIN), most: size(MAX) });
+            reader.error(
+                at,
+                Problem::TooLarge { found, least: size_json(MIN), most: size_json(MAX) },
+            );
             None
         };
         let bytes = match &reader.tree.node(at).value {
@@ -135,7 +148,7 @@ impl<const MIN: u64, const MAX: u64> Decode for Size<MIN, MAX> {
                 }
                 None => {
                     let write = match meant(text, SIZES, guess_size) {
-                        Some(bytes) => format!("\"{}\"", size(bytes)),
+                        Some(bytes) => size_json(bytes),
                         None if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() => {
                             "it with a unit (B, KiB, MiB, GiB, TiB), or without the quotes".into()
                         }
@@ -168,7 +181,7 @@ impl<const MIN: u64, const MAX: u64> Decode for Size<MIN, MAX> {
                 return None;
             }
         };
-        within(reader, at, bytes, (MIN, MAX), size).map(Size)
+        within(reader, at, bytes, (MIN, MAX), size_json).map(Size)
     }
 }
 
@@ -218,15 +231,18 @@ impl<const MIN: u64, const MAX: u64> Decode for Span<MIN, MAX> {
             }
         };
         match exact(text, SPANS) {
-            Some(Ok(ns)) => within(reader, at, ns, (MIN, MAX), span).map(Span),
+            Some(Ok(ns)) => within(reader, at, ns, (MIN, MAX), span_json).map(Span),
             Some(Err(TooBig)) => {
                 let found = quoted(text);
-                reader.error(at, Problem::TooLarge { found, least: span(MIN), most: span(MAX) });
+                reader.error(
+                    at,
+                    Problem::TooLarge { found, least: span_json(MIN), most: span_json(MAX) },
+                );
                 None
             }
             None => {
                 let write = match meant(text, SPANS, guess_span) {
-                    Some(ns) => format!("\"{}\"", span(ns)),
+                    Some(ns) => span_json(ns),
                     None => "a number and a unit, such as \"2s\" or \"500ms\"".into(),
                 };
                 let found = quoted(text);

@@ -53,15 +53,15 @@ fn sizes_that_could_mean_two_things_are_refused() {
         ("-1", "found the number -1 where a size belongs: write \"64MiB\""),
         ("1e6", "found the number 1e6 where a size belongs: write \"64MiB\""),
         ("true", "found true where a size belongs: write \"64MiB\""),
-        ("0", "0B is too small: write 1B or more, at most 1024TiB"),
-        ("\"1025TiB\"", "1025TiB is too large: write 1024TiB or less, at least 1B"),
+        ("0", "\"0B\" is too small: write \"1B\" or more, at most \"1024TiB\""),
+        ("\"1025TiB\"", "\"1025TiB\" is too large: write \"1024TiB\" or less, at least \"1B\""),
         (
             "\"99999999999TiB\"",
-            "\"99999999999TiB\" is too large: write 1024TiB or less, at least 1B",
+            "\"99999999999TiB\" is too large: write \"1024TiB\" or less, at least \"1B\"",
         ),
         (
             "99999999999999999999",
-            "the number 99999999999999999999 is too large: write 1024TiB or less, at least 1B",
+            "the number 99999999999999999999 is too large: write \"1024TiB\" or less, at least \"1B\"",
         ),
     ] {
         assert_eq!(read::<Any>(json).unwrap_err(), message, "{json}");
@@ -91,8 +91,8 @@ fn durations_need_a_unit() {
         ("\"2 sec\"", "\"2 sec\" is no duration: write \"2s\""),
         ("\"10µs\"", "\"10µs\" is no duration: write \"10us\""),
         ("\"5m\"", "\"5m\" is no duration: write \"5min\""),
-        ("\"0s\"", "0s is too small: write 1ns or more, at most 1h"),
-        ("\"2h\"", "2h is too large: write 1h or less, at least 1ns"),
+        ("\"0s\"", "\"0s\" is too small: write \"1ns\" or more, at most \"1h\""),
+        ("\"2h\"", "\"2h\" is too large: write \"1h\" or less, at least \"1ns\""),
         ("[]", "found a list where a duration belongs: write \"2s\""),
     ] {
         assert_eq!(read::<Time>(json).unwrap_err(), message, "{json}");
