@@ -40,7 +40,7 @@ pub(super) fn tables(
     for (page, gib) in (3..).zip(&gibs) {
         words[entry(1, *gib)] = address(page) | TABLE;
         for i in 0..512 {
-            words[entry(page, i)] = gib * GIB + (i << 21) | LARGE;
+            words[entry(page, i)] = (gib * GIB + (i << 21)) | LARGE;
         }
     }
     words[entry(3, 0)] = address(2) | TABLE;

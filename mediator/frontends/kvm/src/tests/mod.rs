@@ -125,7 +125,13 @@ fn a_guest_says_hello_and_ends() {
     if !kvm() {
         return;
     }
-    let exit = pass("selftest:hello one=1", 1);
+    let begun = Instant::now();
+    let mut vm = MicroVm::new(config("selftest:hello one=1", 1), device()).unwrap();
+    let built = begun.elapsed();
+    vm.start().unwrap();
+    let exit = vm.wait(PATIENCE).expect("the guest ends");
+    println!("built in {built:?}, said hello after {:?}", begun.elapsed());
+    assert!(exit.passed(), "{exit:?}");
     assert_eq!(exit.console, "hello from 1 cpus: selftest:hello one=1\n");
 }
 
