@@ -41,8 +41,15 @@ impl Pass<'_, '_> {
         if self.variable(job, &base, instruction) {
             return Ok(());
         }
-        let base = self.as64(emit, &base);
         let (bytes, align) = (job.access.bytes, job.access.align);
+        let (arena, value) = (self.options.arena, job.place.value);
+        if self.options.pointers
+            && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
+        {
+            self.count(Change::Proved);
+            return Ok(());
+        }
+        let base = self.as64(emit, &base);
         if self.options.mode == GuardMode::Check {
             // Exact: the address itself is compared, offset included.
             let asked = if job.offset == 0 { base } else { emit.add64(&base, job.offset) };
@@ -68,7 +75,11 @@ impl Pass<'_, '_> {
         }
         let align = self.group_align(root, align);
         let certain = instruction.guard.is_none();
-        let safe = emit.fence(self.options.arena, &register, align);
+        // What is known to be a multiple of the width needs no rounding.
+        let moved = offset.wrapping_sub(job.offset);
+        let known = value.sub(super::analysis::Value::int(moved), 64).trailing_zeros();
+        let is_aligned = known >= align.trailing_zeros();
+        let safe = emit.fence(arena, &register, if is_aligned { 1 } else { align });
         self.offer(key, Available { register: safe.clone(), align, room: 0, certain });
         Self::replace(instruction, job.access.operand, safe, offset);
         self.count(Change::GlobalFence);
@@ -80,7 +91,8 @@ impl Pass<'_, '_> {
         let (root, distance) = job.place.root;
         let offset = distance.checked_add(job.offset)?;
         let register = self.analysis.register(root)?.clone();
-        (is_near(offset, job.access.bytes, job.access.align) && self.registers.bits(&register) == 64)
+        (is_near(offset, job.access.bytes, job.access.align)
+            && self.registers.bits(&register) == 64)
             .then_some((root, register, offset))
     }
 

@@ -325,9 +325,8 @@ impl Pass<'_, '_> {
         if self.options.mode == GuardMode::Check || !matches!(root, Arg::Value(_)) {
             return single;
         }
-        let certain = |number: u32| {
-            self.analysis.graph.instructions[number as usize].guard.is_none()
-        };
+        let certain =
+            |number: u32| self.analysis.graph.instructions[number as usize].guard.is_none();
         if !certain(job.number) {
             return Group { value: root, ..single };
         }

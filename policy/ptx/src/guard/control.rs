@@ -354,7 +354,8 @@ impl Pass<'_> {
             }
             (register, Some(prototype)) => {
                 let found = if let Some(targets) = lists.get(prototype) {
-                    let names: Vec<Name> = targets.iter().map(|n| self.resolve(n).clone()).collect();
+                    let names: Vec<Name> =
+                        targets.iter().map(|n| self.resolve(n).clone()).collect();
                     let first = names.first().and_then(|n| self.functions.get(n));
                     let Some((shape, _)) = first else { return refuse("a call of no function") };
                     let shape = shape.clone();

@@ -237,7 +237,13 @@ impl<'f> Emit<'f> {
     }
 
     /// `predicate ? yes : no`, 32 or 64 bits.
-    pub(super) fn select(&mut self, ty: ScalarType, yes: &Name, no: &Name, predicate: &Name) -> Name {
+    pub(super) fn select(
+        &mut self,
+        ty: ScalarType,
+        yes: &Name,
+        no: &Name,
+        predicate: &Name,
+    ) -> Name {
         let to = if ty.bits() == 64 { self.fresh.double() } else { self.fresh.word() };
         let operands = vec![reg(&to), reg(yes), reg(no), reg(predicate)];
         self.push(Op::Selp, [ty.into()], operands);

@@ -17,6 +17,7 @@ mod alignment;
 mod allow;
 pub mod analysis;
 mod async_copies;
+mod barriers;
 mod bounds;
 mod control;
 mod forms;
@@ -54,6 +55,10 @@ pub struct GuardOptions {
     pub block: Option<BlockShape>,
     /// Bytes of dynamic shared memory of those launches; `None` if not known.
     pub dynamic_shared: Option<u64>,
+    /// Fence mode: rely on kernel parameters used as addresses being aligned addresses in the arena. Then
+    /// most accesses need no fence; the contract names the parameters, and launches that do not keep it
+    /// take a module guarded without.
+    pub pointers: bool,
     /// Device address, inside the arena, of the record of the first violation (check mode):
     /// [`RECORD_BYTES`] bytes, a multiple of 16, zero before the first launch.
     pub report_address: u64,
@@ -73,6 +78,7 @@ impl GuardOptions {
             arena,
             block: None,
             dynamic_shared: None,
+            pointers: false,
             report_address: service,
             variables: service + RECORD_BYTES,
             max_local_bytes: 64 << 10,
@@ -179,6 +185,7 @@ pub fn guard(module: &Module, options: &GuardOptions) -> Result<(Module, Report)
     let control = control::control(&mut module, options, &mut fresh, &mut report)?;
     variables::relocate(&mut module, options, &control, &mut fresh, &mut report)?;
     recursion::check(&module, options, &mut report)?;
+    barriers::check(&module)?;
     rewrite::rewrite(&mut module, options, &mut fresh, &mut report)?;
     Ok((module, report))
 }

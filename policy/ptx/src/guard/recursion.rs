@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::tree::{Block, Function, FunctionKind, Item, Module, Name, Op, Operand, Space, Statement};
+use crate::tree::{
+    Block, Function, FunctionKind, Item, Module, Name, Op, Operand, Space, Statement,
+};
 
 use super::report::Report;
 use super::{GuardOptions, Refusal};
@@ -50,6 +52,22 @@ impl<'m> Calls<'m> {
             callees.push(found);
         }
         Self { functions, callees }
+    }
+
+    /// A function and everything it may call.
+    pub(super) fn reachable(&self, function: usize) -> Vec<usize> {
+        let mut seen = vec![false; self.functions.len()];
+        let (mut found, mut work) = (Vec::new(), vec![function]);
+        seen[function] = true;
+        while let Some(next) = work.pop() {
+            found.push(next);
+            for &callee in &self.callees[next] {
+                if !std::mem::replace(&mut seen[callee], true) {
+                    work.push(callee);
+                }
+            }
+        }
+        found
     }
 
     /// Functions in an order in which callees come before callers.
@@ -148,7 +166,10 @@ pub(super) fn check(
             return refuse(index, "starts a chain of more than 64 calls");
         }
         if bytes[index] > options.max_local_bytes {
-            return refuse(index, "needs more local memory (with its callees) than the policy allows");
+            return refuse(
+                index,
+                "needs more local memory (with its callees) than the policy allows",
+            );
         }
         if calls.functions[index].kind == FunctionKind::Entry {
             report.call_depth = report.call_depth.max(depth[index]);

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::contract::{Contract, GuardMode, KernelContract};
+use crate::contract::{Contract, GuardMode, KernelContract, PointerContract};
 use crate::tree::{
     Block, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Span, Statement,
     Variable,
@@ -97,6 +97,7 @@ pub(super) fn rewrite(
     let mut bodies: Vec<(usize, Block)> = Vec::new();
     let mut stand_in = false;
     let mut dynamic: HashMap<Name, u64> = HashMap::new();
+    let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::new();
     {
         let module_shared: Vec<&Variable> = module
             .items
@@ -111,7 +112,9 @@ pub(super) fn rewrite(
             let Item::Function(f) = item else { continue };
             let Some(body) = &f.body else { continue };
             let shared = visibility.of(&f.name);
-            let mut analysis = Analysis::new(f, body, &module_shared, options.block);
+            let promised =
+                (options.pointers && options.mode == GuardMode::Fence).then_some(options.arena);
+            let mut analysis = Analysis::new(f, body, &module_shared, options.block, promised);
             raise_alignments(&mut analysis, f, &mut growth, &module_shared)?;
             let number = report.index(&f.name);
             let fresh = fresh.entry(f.name.clone()).or_default();
@@ -142,6 +145,9 @@ pub(super) fn rewrite(
                     *entry = (*entry).max(pass.dynamic_needed);
                 }
             }
+            if !analysis.pointers().is_empty() {
+                pointers.insert(f.name.clone(), analysis.pointers().to_vec());
+            }
             let (edits, violations, local) =
                 (std::mem::take(&mut pass.edits), pass.violations, pass.needs_local);
             let mut new = rebuild(body, edits);
@@ -159,7 +165,9 @@ pub(super) fn rewrite(
     }
     growth.apply(module, report);
     if stand_in {
-        module.items.insert(0, Item::Variable(stand_in_object(STAND_IN, crate::tree::Space::Shared)));
+        module
+            .items
+            .insert(0, Item::Variable(stand_in_object(STAND_IN, crate::tree::Space::Shared)));
     }
     if options.mode == GuardMode::Check {
         let mut fresh = Fresh::default();
@@ -170,11 +178,16 @@ pub(super) fn rewrite(
         let first = module.items.iter().position(|item| matches!(item, Item::Function(_)));
         module.items.insert(first.unwrap_or(0), Item::Function(Box::new(function)));
     }
-    report.contract = contract(module, options, &dynamic);
+    report.contract = contract(module, options, &dynamic, &pointers);
     Ok(())
 }
 
-fn contract(module: &Module, options: &GuardOptions, dynamic: &HashMap<Name, u64>) -> Contract {
+fn contract(
+    module: &Module,
+    options: &GuardOptions,
+    dynamic: &HashMap<Name, u64>,
+    pointers: &HashMap<Name, Vec<PointerContract>>,
+) -> Contract {
     let kernels = module.items.iter().filter_map(|item| match item {
         Item::Function(f) if f.kind == FunctionKind::Entry && f.body.is_some() => Some(&f.name),
         _ => None,
@@ -182,12 +195,13 @@ fn contract(module: &Module, options: &GuardOptions, dynamic: &HashMap<Name, u64
     let mut contract = Contract::default();
     for name in kernels {
         let needed = dynamic.get(name).copied().unwrap_or(0);
-        if needed > 0 || options.block.is_some() {
+        let pointers = pointers.get(name).cloned().unwrap_or_default();
+        if needed > 0 || options.block.is_some() || !pointers.is_empty() {
             contract.kernels.push(KernelContract {
                 kernel: name.clone(),
                 block: options.block,
                 dynamic_shared: needed,
-                pointers: Vec::new(),
+                pointers,
             });
         }
     }
@@ -546,4 +560,3 @@ impl<'m> Pass<'_, 'm> {
         self.changes.count(change);
     }
 }
-

@@ -138,11 +138,7 @@ pub(super) fn reporter(options: &GuardOptions, fresh: &mut Fresh) -> Function {
     ];
     for (index, special) in places.into_iter().enumerate() {
         let value = emit.fresh.word();
-        emit.push(
-            Op::Mov,
-            [ScalarType::U32.into()],
-            vec![reg(&value), Operand::Special(special)],
-        );
+        emit.push(Op::Mov, [ScalarType::U32.into()], vec![reg(&value), Operand::Special(special)]);
         store(&mut emit, 24 + 4 * index as i64, ScalarType::B32, reg(&value));
     }
     emit.push(Op::Membar, [Mod::Flag(Flag::Sys)], vec![]);

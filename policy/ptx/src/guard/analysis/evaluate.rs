@@ -5,6 +5,8 @@
 //! conditions say of it. Depth and work are bounded; beyond them the value's general approximation is
 //! used.
 
+use std::collections::HashMap;
+
 use super::graph::{Graph, NONE};
 use super::ir::{Arg, Expression, Id, Kind, Object, Relation};
 use super::launch::Launch;
@@ -51,6 +53,8 @@ pub struct Evaluator<'s> {
     pub values: Vec<Option<Value>>,
     /// A bound for phis found otherwise (by counting iterations).
     pub bounds: Vec<Option<Value>>,
+    /// What 64-bit parameters hold by contract, by their offset in the parameter block.
+    pub pointers: HashMap<u64, Value>,
 }
 
 /// What is known at a place.
@@ -339,6 +343,7 @@ impl<'s> Evaluator<'s> {
                 Value::TOP
             }
             Kind::Range(lo, hi) => Value::range(lo, hi),
+            Kind::Param(offset) => self.pointers.get(&offset).copied().unwrap_or(Value::TOP),
             Kind::Copy => {
                 let value = get(e.args[0])?;
                 if width >= 8 { value.fit(width) } else { value }
@@ -356,7 +361,8 @@ impl<'s> Evaluator<'s> {
             Kind::MulHigh { signed } => {
                 let (a, b) = (get(e.args[0])?, get(e.args[1])?);
                 if width <= 32 {
-                    wide_product(a, b, width * 2, signed).shr(width.into(), width * 2, signed)
+                    wide_product(a, b, width * 2, signed)
+                        .shr(width.into(), width * 2, signed)
                         .fit(width)
                 } else {
                     Value::TOP
@@ -464,11 +470,7 @@ impl<'s> Evaluator<'s> {
             .then(|| Value::range(0, c - 1))
     }
 
-    fn select(
-        &self,
-        e: &Expression,
-        get: &mut dyn FnMut(Arg) -> Option<Value>,
-    ) -> Option<Value> {
+    fn select(&self, e: &Expression, get: &mut dyn FnMut(Arg) -> Option<Value>) -> Option<Value> {
         let Kind::Select { negated } = e.kind else { return None };
         let (a, b) = (get(e.args[0]), get(e.args[1]));
         // Each side under what the predicate says of it.

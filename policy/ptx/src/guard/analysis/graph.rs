@@ -149,14 +149,9 @@ impl<'a> Graph<'a> {
         graph
     }
 
-    fn connect(
-        &mut self,
-        labels: &HashMap<&Name, u32>,
-        targets: &HashMap<&Name, &tree::Targets>,
-    ) {
-        let find = |name: &Name| {
-            labels.get(name).and_then(|&at| self.block_of.get(at as usize)).copied()
-        };
+    fn connect(&mut self, labels: &HashMap<&Name, u32>, targets: &HashMap<&Name, &tree::Targets>) {
+        let find =
+            |name: &Name| labels.get(name).and_then(|&at| self.block_of.get(at as usize)).copied();
         let mut edges: Vec<Edge> = Vec::new();
         for (from, block) in self.blocks.iter().enumerate() {
             let from = from as u32;
@@ -301,7 +296,10 @@ impl<'a> Graph<'a> {
     pub fn dominates(&self, a: u32, b: u32) -> bool {
         let (a, b) = (&self.blocks[a as usize], &self.blocks[b as usize]);
         self.converged
-            && a.dominator != NONE && b.dominator != NONE && a.span.0 <= b.span.0 && b.span.1 <= a.span.1
+            && a.dominator != NONE
+            && b.dominator != NONE
+            && a.span.0 <= b.span.0
+            && b.span.1 <= a.span.1
     }
 
     /// True when the block can be reached from the entry.

@@ -71,25 +71,48 @@ pub enum Kind {
     Add,
     Sub,
     Mul,
-    MulWide { signed: bool },
-    MulHigh { signed: bool },
+    MulWide {
+        signed: bool,
+    },
+    MulHigh {
+        signed: bool,
+    },
     Mad,
-    MadWide { signed: bool },
+    MadWide {
+        signed: bool,
+    },
     Shl,
-    Shr { signed: bool },
+    Shr {
+        signed: bool,
+    },
     And,
     Or,
     Xor,
     Not,
     Neg,
     Abs,
-    MinMax { signed: bool, greater: bool },
-    Div { signed: bool },
-    Rem { signed: bool },
+    MinMax {
+        signed: bool,
+        greater: bool,
+    },
+    Div {
+        signed: bool,
+    },
+    Rem {
+        signed: bool,
+    },
     /// First argument if the third (a predicate) holds, else the second.
-    Select { negated: bool },
-    Convert { from: u32, from_signed: bool, to_signed: bool },
-    Field { signed: bool },
+    Select {
+        negated: bool,
+    },
+    Convert {
+        from: u32,
+        from_signed: bool,
+        to_signed: bool,
+    },
+    Field {
+        signed: bool,
+    },
     /// Bit function of three inputs.
     Lop3(u8),
     /// Two 32-bit halves, low first.
@@ -98,10 +121,15 @@ pub enum Kind {
     High,
     ToGeneric,
     FromGeneric,
-    Compare { relation: Relation, signed: bool },
+    Compare {
+        relation: Relation,
+        signed: bool,
+    },
     PredAnd,
     PredOr,
     PredNot,
+    /// A 64-bit kernel parameter at this offset of the parameter block.
+    Param(u64),
     /// One of the arguments of [`super::ssa::Ssa::phis`] at this index.
     Phi(u32),
 }

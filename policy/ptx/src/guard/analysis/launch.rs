@@ -53,9 +53,8 @@ impl Launch {
     /// What a special register may hold.
     pub fn special(&self, special: Special) -> Value {
         let thread = |i: usize| Value::range(0, i64::from(self.threads[i].1) - 1);
-        let threads = |i: usize| {
-            Value::range(i64::from(self.threads[i].0), i64::from(self.threads[i].1))
-        };
+        let threads =
+            |i: usize| Value::range(i64::from(self.threads[i].0), i64::from(self.threads[i].1));
         let warps = i64::from(self.most_threads.div_ceil(32));
         match special {
             Special::TidX => thread(0),

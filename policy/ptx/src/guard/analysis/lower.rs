@@ -174,7 +174,8 @@ fn move_<'a>(i: &'a Instruction, ty: ScalarType, sink: &mut impl FnMut(Write<'a>
         [Operand::Vector(halves), from @ Operand::Reg(_)]
             if ty.bits() == 64 && halves.len() == 2 =>
         {
-            let kinds = [Kind::Convert { from: 64, from_signed: false, to_signed: false }, Kind::High];
+            let kinds =
+                [Kind::Convert { from: 64, from_signed: false, to_signed: false }, Kind::High];
             for (half, kind) in halves.iter().zip(kinds) {
                 match half {
                     Operand::Reg(to) => sink(Write::new(to, kind, 32, &[from])),

@@ -12,6 +12,7 @@ mod graph;
 mod ir;
 mod launch;
 mod lower;
+mod pointers;
 mod solve;
 mod ssa;
 mod value;
@@ -21,7 +22,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use crate::contract::BlockShape;
+use crate::contract::{Arena, BlockShape, PointerContract};
 use crate::tree::{self, Function, Op, Operand, Variable};
 
 pub use graph::Graph;
@@ -53,12 +54,14 @@ pub struct Analysis<'a> {
     ssa: Ssa,
     places: HashMap<(u32, u32), Place>,
     numbers: HashMap<(u32, u32), Value>,
+    pointers: Vec<PointerContract>,
 }
 
 /// True when an analysis of this operand is wanted: everything but plain global accesses, whose fence
-/// needs none.
-fn wanted(i: &tree::Instruction) -> bool {
-    let only_global = i.spaces().count() == 1
+/// needs none unless something is known of parameters.
+fn wanted(i: &tree::Instruction, pointers: bool) -> bool {
+    let only_global = !pointers
+        && i.spaces().count() == 1
         && i.space() == Some(tree::Space::Global)
         && !matches!(i.op(), Some(Op::Cp | Op::Wmma));
     let direct_param = i.space().is_some_and(tree::Space::is_param)
@@ -67,17 +70,27 @@ fn wanted(i: &tree::Instruction) -> bool {
 }
 
 impl<'a> Analysis<'a> {
-    /// Analyses a function's body. `shared` are the module-level shared variables.
+    /// Analyses a function's body. `shared` are the module-level shared variables. With an arena, the
+    /// parameters of a kernel that are used as addresses are taken to lie in it, as aligned as the
+    /// accesses through them need; [`Analysis::pointers`] says which.
     pub fn new(
         function: &'a Function,
         body: &'a tree::Block,
         shared: &[&Variable],
         shape: Option<BlockShape>,
+        arena: Option<Arena>,
     ) -> Self {
         let graph = Graph::new(body);
         let is_entry = function.kind == tree::FunctionKind::Entry;
         let candidates = ssa::candidates(shared, &function.params, is_entry, &graph.variables);
-        let ssa = Ssa::new(&graph, candidates);
+        let offsets = if is_entry { pointers::offsets(function) } else { HashMap::new() };
+        let ssa = Ssa::new(&graph, candidates, &offsets);
+        let pointers = match arena {
+            Some(_) if is_entry => pointers::find(&ssa, &graph),
+            _ => Vec::new(),
+        };
+        let known = arena.map_or_else(HashMap::new, |arena| pointers::values(&pointers, arena));
+        let asks_global = !known.is_empty();
         let mut places = HashMap::with_capacity(ssa.addresses.len());
         let mut numbers = HashMap::new();
         let mut evaluator = Evaluator {
@@ -86,8 +99,9 @@ impl<'a> Analysis<'a> {
             launch: Launch::new(function, shape),
             values: Vec::new(),
             bounds: Vec::new(),
+            pointers: known,
         };
-        let asked = |index: u32| wanted(graph.instructions[index as usize]);
+        let asked = |index: u32| wanted(graph.instructions[index as usize], asks_global);
         let addresses = ssa.addresses.iter().filter(|a| asked(a.instruction)).map(|a| a.base);
         solve::solve(&mut evaluator, addresses.chain(ssa.operands.values().copied()));
         let at = |index: u32, arg: Arg| {
@@ -111,7 +125,7 @@ impl<'a> Analysis<'a> {
             numbers.insert((index, operand), at(index, arg));
         }
         let objects = ssa.objects.clone();
-        Self { graph, objects, ssa, places, numbers }
+        Self { graph, objects, ssa, places, numbers, pointers }
     }
 
     /// What is known of a memory operand (instruction number, operand number).
@@ -119,6 +133,30 @@ impl<'a> Analysis<'a> {
         let base = Arg::Unknown;
         let unknown = Place { value: Value::TOP, base, root: (base, 0) };
         self.places.get(&(instruction, operand)).copied().unwrap_or(unknown)
+    }
+
+    /// Parameters taken to be addresses in the arena.
+    pub fn pointers(&self) -> &[PointerContract] {
+        &self.pointers
+    }
+
+    /// True when an address is in the arena or its red zones, `bytes` from it on too, and a multiple of
+    /// `align`, by what is known of parameters.
+    pub fn is_in_arena(
+        &self,
+        arena: Arena,
+        value: &Value,
+        offset: i64,
+        bytes: u64,
+        align: u64,
+    ) -> bool {
+        let (lo, hi) = (i128::from(value.lo) + i128::from(offset), i128::from(value.hi));
+        let end = hi + i128::from(offset) + i128::from(bytes);
+        let (base, red) = (i128::from(arena.base()), i128::from(arena.red_zone()));
+        value.is_number()
+            && lo >= base - red
+            && end <= base + i128::from(arena.size()) + red
+            && value.add(Value::int(offset), 64).trailing_zeros() >= align.trailing_zeros()
     }
 
     /// What is known of an integer operand of a bulk copy or a matrix load.

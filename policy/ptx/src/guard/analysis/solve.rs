@@ -171,12 +171,7 @@ fn evaluate(evaluator: &Evaluator<'_>, id: Id) -> Option<Value> {
 }
 
 /// One growing sweep; true when something changed.
-fn ascend(
-    evaluator: &mut Evaluator<'_>,
-    slice: &[Id],
-    thresholds: &[i64],
-    sweep: u32,
-) -> bool {
+fn ascend(evaluator: &mut Evaluator<'_>, slice: &[Id], thresholds: &[i64], sweep: u32) -> bool {
     let mut changed = false;
     for &id in slice {
         let old = evaluator.values[id as usize];
@@ -251,10 +246,11 @@ fn count_iterations(evaluator: &mut Evaluator<'_>, slice: &[Id]) {
     let mut at = 0;
     while at < slice.len() {
         let block = evaluator.ssa.block_of[slice[at] as usize];
-        let end = at + slice[at..]
-            .iter()
-            .take_while(|&&id| evaluator.ssa.block_of[id as usize] == block)
-            .count();
+        let end = at
+            + slice[at..]
+                .iter()
+                .take_while(|&&id| evaluator.ssa.block_of[id as usize] == block)
+                .count();
         let phis: Vec<Id> = slice[at..end]
             .iter()
             .copied()
@@ -278,12 +274,12 @@ fn count_iterations(evaluator: &mut Evaluator<'_>, slice: &[Id]) {
         }
         let found: Vec<Induction> =
             phis.iter().filter_map(|&id| induction(evaluator, id, &back)).collect();
-        let Some(most) = back.iter().map(|&edge| turns(evaluator, edge, &found)).reduce(
-            |a, b| match (a, b) {
+        let Some(most) =
+            back.iter().map(|&edge| turns(evaluator, edge, &found)).reduce(|a, b| match (a, b) {
                 (Some(a), Some(b)) => Some(a.max(b)),
                 _ => None,
-            },
-        ) else {
+            })
+        else {
             continue;
         };
         let Some(most) = most else { continue };

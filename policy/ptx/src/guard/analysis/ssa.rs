@@ -68,6 +68,8 @@ struct Builder<'a, 'g> {
     undo: Vec<(u32, Id)>,
     candidates: HashMap<Name, Object>,
     object_index: HashMap<Name, Option<u32>>,
+    /// Offset of each kernel parameter in the parameter block.
+    params: &'g HashMap<Name, u64>,
 }
 
 /// The objects a function may name: shared variables of the module, and its own locals and parameters.
@@ -103,7 +105,11 @@ pub fn candidates(
 
 impl Ssa {
     /// Builds the values of a function.
-    pub fn new(graph: &Graph<'_>, candidates: HashMap<Name, Object>) -> Self {
+    pub fn new<'g>(
+        graph: &'g Graph<'_>,
+        candidates: HashMap<Name, Object>,
+        params: &'g HashMap<Name, u64>,
+    ) -> Self {
         let count = graph.instructions.len();
         let mut builder = Builder {
             graph,
@@ -122,6 +128,7 @@ impl Ssa {
             undo: Vec::new(),
             candidates,
             object_index: HashMap::new(),
+            params,
         };
         let walked = graph.converged && builder.place_phis();
         if walked {
@@ -433,6 +440,7 @@ impl<'a> Builder<'a, '_> {
         let predicate = self.ssa.predicates[index as usize];
         // All sources are read before anything is written: `mov {a,b}, x` and swaps.
         let mut fresh: Vec<(u32, Id)> = Vec::new();
+        let param = self.param(i);
         for write in writes {
             let mut args = [Arg::Unknown; 3];
             for (slot, operand) in args.iter_mut().zip(write.operands) {
@@ -441,7 +449,11 @@ impl<'a> Builder<'a, '_> {
                 }
             }
             let register = self.register(write.register);
-            let expression = Expression { kind: write.kind, width: write.width, args, register };
+            let kind = match param {
+                Some(offset) => Kind::Param(offset + 8 * fresh.len() as u64),
+                None => write.kind,
+            };
+            let expression = Expression { kind, width: write.width, args, register };
             let mut id = self.new_value(expression, block);
             if let Some(guard) = &i.guard {
                 let before = match self.current[register as usize] {
@@ -457,6 +469,24 @@ impl<'a> Builder<'a, '_> {
         for (register, id) in fresh {
             self.set(register, id);
         }
+    }
+
+    /// The place in the parameter block that an instruction loads 64-bit registers from.
+    fn param(&self, i: &Instruction) -> Option<u64> {
+        let wide = i.types().count() == 1 && i.ty().is_some_and(|ty| ty.bits() == 64);
+        // `_` in a vector takes no value, which would shift the others.
+        let plain = match i.operands.first() {
+            Some(Operand::Reg(_)) => true,
+            Some(Operand::Vector(items)) => items.iter().all(|o| matches!(o, Operand::Reg(_))),
+            _ => false,
+        };
+        let (true, true, Some(Op::Ld)) = (wide, plain, i.op()) else { return None };
+        if !i.space().is_some_and(Space::is_param) {
+            return None;
+        }
+        let address = i.address()?;
+        let Base::Symbol(name) = &address.base else { return None };
+        self.params.get(name)?.checked_add_signed(address.offset)
     }
 
     fn dead_block(&mut self, block: u32) {

@@ -18,7 +18,7 @@ fn analyses(module: &Module, shape: Option<BlockShape>) -> Vec<(&Function, Analy
             Item::Function(f) => Some((&**f, f.body.as_ref()?)),
             _ => None,
         })
-        .map(|(f, body)| (f, Analysis::new(f, body, &shared, shape)))
+        .map(|(f, body)| (f, Analysis::new(f, body, &shared, shape, None)))
         .collect()
 }
 
@@ -38,7 +38,14 @@ fn corpus() {
                     };
                     let place = analysis.place(index as u32, operand);
                     let bytes = u64::from(i.vector() * i.ty().map_or(4, |t| t.bytes()));
-                    let ok = analysis.is_proved(&place.value, address.offset, space, bytes, bytes, 48 << 10);
+                    let ok = analysis.is_proved(
+                        &place.value,
+                        address.offset,
+                        space,
+                        bytes,
+                        bytes,
+                        48 << 10,
+                    );
                     println!(
                         "{} {} {}:{} {} {:?}",
                         if ok { "proved" } else { "OPEN" },

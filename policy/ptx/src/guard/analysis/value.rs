@@ -67,7 +67,10 @@ impl Value {
 
     /// True when nothing is known.
     pub const fn is_top(&self) -> bool {
-        self.bases & NUMBER != 0 && self.lo == i64::MIN && self.hi == i64::MAX && self.zeros == 0
+        self.bases & NUMBER != 0
+            && self.lo == i64::MIN
+            && self.hi == i64::MAX
+            && self.zeros == 0
             && self.ones == 0
     }
 
