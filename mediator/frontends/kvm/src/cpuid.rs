@@ -3,13 +3,15 @@
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 /// Writes the topology of one vCPU into what KVM supports: one package, `vcpus` cores, APIC id
-/// `index`.
-pub(crate) fn adjust(cpuid: &mut CpuId, index: u8, vcpus: u8) {
+/// `index`; and whether its APIC timer can wait for a time stamp.
+pub(crate) fn adjust(cpuid: &mut CpuId, index: u8, vcpus: u8, deadline_timer: bool) {
     // Leaf 0x1f would say it better than 0xb, but describes the host; without it 0xb counts.
     cpuid.retain(|entry| entry.function != 0x1f);
     for entry in cpuid.as_mut_slice() {
         match entry.function {
             0x1 => {
+                // KVM keeps this timer in its local APIC but leaves it to us to say so.
+                entry.ecx |= u32::from(deadline_timer) << 24;
                 let keep = entry.ebx & 0x0000_ffff;
                 entry.ebx = keep | u32::from(vcpus) << 16 | u32::from(index) << 24;
                 entry.ecx |= 1 << 31; // a hypervisor is present
@@ -47,11 +49,11 @@ mod tests {
         };
         let all = [entry(1, 0), entry(0xb, 0), entry(0xb, 1), entry(0x1f, 0), entry(7, 0)];
         let mut cpuid = CpuId::from_entries(&all).unwrap();
-        adjust(&mut cpuid, 2, 3);
+        adjust(&mut cpuid, 2, 3, true);
         let e = cpuid.as_slice();
         assert_eq!(e.len(), 4, "leaf 0x1f is gone");
         assert_eq!(e[0].ebx, 0x0203_ffff);
-        assert_eq!(e[0].ecx >> 31, 1);
+        assert_eq!(e[0].ecx, 1 << 31 | 1 << 24);
         assert_eq!((e[1].eax, e[1].ebx, e[1].edx), (0, 1, 2));
         assert_eq!((e[2].eax, e[2].ebx, e[2].ecx, e[2].edx), (2, 3, 0x201, 2));
         assert_eq!(e[3].ebx, 0xffff_ffff, "left alone");

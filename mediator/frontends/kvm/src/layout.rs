@@ -18,8 +18,8 @@ pub(crate) const PAGE_TABLES: u64 = 0x1_0000;
 pub(crate) const PAGE_TABLES_END: u64 = 0x9_0000;
 /// End of conventional memory; from here to [`HIGH_MEMORY`] a PC has its BIOS.
 pub(crate) const LOW_END: u64 = 0xa_0000;
-/// The MP table (Intel MP 1.4 looks for it in the BIOS area).
-pub(crate) const MP_TABLE: u64 = 0xf_0000;
+/// ACPI tables, in the BIOS area.
+pub(crate) const ACPI_TABLES: u64 = 0xe_0000;
 /// Where memory above the BIOS area begins, and where a bzImage is loaded.
 pub(crate) const HIGH_MEMORY: u64 = 0x10_0000;
 

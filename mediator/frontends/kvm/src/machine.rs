@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kvm_ioctls::Kvm;
+use kvm_ioctls::{Cap, Kvm};
 use turnstile_abi::memory::SharedMemory;
 use turnstile_backend_api::SharedRegion;
 use turnstile_device::Device;
@@ -86,11 +86,12 @@ pub(crate) fn assemble(
     let supported = kvm
         .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
         .map_err(KvmError::call("say what processors it has"))?;
+    let deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
     let mut vcpus = Vec::new();
     for index in 0..config.vcpus {
         let fd = vm.fd().create_vcpu(index.into()).map_err(KvmError::call("create a vCPU"))?;
         let mut cpuid = supported.clone();
-        cpuid::adjust(&mut cpuid, index, config.vcpus);
+        cpuid::adjust(&mut cpuid, index, config.vcpus, deadline_timer);
         fd.set_cpuid2(&cpuid).map_err(KvmError::call("set a vCPU's CPUID"))?;
         vcpus.push(Vcpu::new(fd, vm.clone(), index));
     }

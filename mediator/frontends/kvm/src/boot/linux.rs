@@ -1,5 +1,5 @@
 //! Linux by its 64-bit boot protocol (Documentation/arch/x86/boot.rst): kernel, initramfs, command
-//! line, memory map, zero page, MP table.
+//! line, memory map, zero page, ACPI tables.
 
 use std::io::Cursor;
 
@@ -9,16 +9,15 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header
 use linux_loader::loader::bzimage::BzImage;
 use vm_memory::{ByteValued, GuestAddress};
 
-use super::mp_table;
+use super::acpi;
 use crate::KvmError;
-use crate::layout::{COMMAND_LINE, HIGH_MEMORY, LOW_END, MP_TABLE, PAGE_TABLES, ZERO_PAGE};
+use crate::layout::{ACPI_TABLES, COMMAND_LINE, HIGH_MEMORY, LOW_END, PAGE_TABLES, ZERO_PAGE};
 use crate::memory::{Ram, RamSlot};
 use crate::sys::Vm;
 
-/// What every Linux guest is told: the console; to reset through the keyboard controller, and when
-/// it panics; where to look for PCI and that there is nothing else to look for.
-const DEFAULTS: &str = "console=ttyS0 reboot=k panic=-1 pci=conf1 acpi=off nomodule \
-                        i8042.noaux i8042.nomux i8042.dumbkbd";
+/// What every Linux guest is told: the console; to reset through the keyboard controller, also when
+/// it panics; how to reach PCI.
+const DEFAULTS: &str = "console=ttyS0 reboot=k panic=-1 pci=conf1";
 /// Boot sector signature.
 const BOOT_FLAG: u16 = 0xaa55;
 /// `"HdrS"`.
@@ -59,6 +58,7 @@ pub(super) fn load(
     initramfs: Option<&[u8]>,
     arguments: &str,
     vcpus: u8,
+    window: (u64, u64),
 ) -> Result<u64, KvmError> {
     let (entry, header, end) = load_kernel(ram, kernel)?;
     let line = format!("{DEFAULTS} {arguments}");
@@ -67,7 +67,7 @@ pub(super) fn load(
     ram.write(ZERO_PAGE, params.as_slice())?;
     ram.write(COMMAND_LINE, line.as_bytes())?;
     ram.write(COMMAND_LINE + line.len() as u64, &[0])?;
-    ram.write(MP_TABLE, &mp_table::table(vcpus))?;
+    ram.write(ACPI_TABLES, &acpi::tables(vcpus, window))?;
     Ok(entry)
 }
 
@@ -138,7 +138,7 @@ fn zero_page(
     if let Some((at, bytes)) = initramfs {
         (header.ramdisk_image, header.ramdisk_size) = (at, bytes);
     }
-    let mut params = boot_params { hdr: header, ..Default::default() };
+    let mut params = boot_params { hdr: header, acpi_rsdp_addr: ACPI_TABLES, ..Default::default() };
     let map = memory_map(ram);
     for (slot, &(addr, size, kind)) in params.e820_table.iter_mut().zip(&map) {
         *slot = boot_e820_entry { addr, size, r#type: kind };
@@ -149,7 +149,7 @@ fn zero_page(
 
 /// The memory map: address, length, type.
 fn memory_map(ram: &[RamSlot]) -> Vec<(u64, u64, u32)> {
-    let mut map = vec![(0, LOW_END, USABLE), (MP_TABLE, HIGH_MEMORY - MP_TABLE, RESERVED)];
+    let mut map = vec![(0, LOW_END, USABLE), (ACPI_TABLES, HIGH_MEMORY - ACPI_TABLES, RESERVED)];
     for slot in ram {
         let start = slot.gpa.max(HIGH_MEMORY);
         map.push((start, slot.gpa + slot.bytes - start, USABLE));
@@ -175,7 +175,7 @@ mod tests {
             memory_map(&slots(5 << 30)),
             [
                 (0, 0xa_0000, USABLE),
-                (0xf_0000, 0x1_0000, RESERVED),
+                (0xe_0000, 0x2_0000, RESERVED),
                 (0x10_0000, 0xbff0_0000, USABLE),
                 (1 << 32, 2 << 30, USABLE),
             ]
@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(bytes.len(), 4096);
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         // Offsets from Documentation/arch/x86/zero-page.rst and boot.rst.
+        assert_eq!(word(0x70), 0xe_0000, "acpi_rsdp_addr");
         assert_eq!(bytes[0x1e8], 3, "entries of the memory map");
         assert_eq!(bytes[0x210], 0xff, "type_of_loader");
         assert_eq!((word(0x218), word(0x21c)), (0x100_0000, 77), "ramdisk");

@@ -3,8 +3,8 @@
 //! Three kinds of images: a bare-metal ELF executable (the agreement is `turnstile_boot`'s), Linux
 //! (its own 64-bit boot protocol, Documentation/arch/x86/boot.rst), and flat code for measurements.
 
+mod acpi;
 mod linux;
-mod mp_table;
 mod paging;
 mod registers;
 
@@ -91,7 +91,7 @@ pub(crate) fn load(
             Ok(Entry::bare(loaded.kernel_load.0, layout::BOOT_INFO))
         }
         Image::Linux(kernel, initramfs) => {
-            let entry = linux::load(ram, kernel, *initramfs, arguments, vcpus)?;
+            let entry = linux::load(ram, kernel, *initramfs, arguments, vcpus, window)?;
             ram.write(layout::PAGE_TABLES, &tables)?;
             ram.write(layout::GDT, &registers::gdt())?;
             Ok(Entry::linux(entry))
