@@ -54,6 +54,12 @@ impl Failure {
         self.kind
     }
 
+    /// What happened.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Prints it on stderr and gives the exit code.
     pub(super) fn report(&self) -> ExitCode {
         if !self.what.is_empty() {

@@ -8,8 +8,15 @@ use super::failure::Failure;
 /// Opens the backend a policy asks for.
 pub(super) fn backend(device: &DevicePolicy) -> Result<Box<dyn Backend>, Failure> {
     match &device.backend {
-        Wanted::Emulated(_) => {
-            Err(Failure::machine("the emulated GPU is not part of this build yet", ""))
+        Wanted::Emulated(options) => {
+            let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+            let settings = turnstile_emulated::device::Settings {
+                memory_bytes: device.memory_bytes,
+                threads: options.workers.unwrap_or(processors),
+                script: turnstile_emulated::device::Script::default(),
+            };
+            let gpu = turnstile_emulated::device::EmulatedGpu::start(settings);
+            Ok(Box::new(gpu.map_err(|e| out_of("threads or file descriptors", &e))?))
         }
         Wanted::Cuda(_) => Err(Failure::machine(
             "this build has no CUDA backend",
@@ -20,6 +27,11 @@ pub(super) fn backend(device: &DevicePolicy) -> Result<Box<dyn Backend>, Failure
             "write \"backend\": \"emulated\" in device",
         )),
     }
+}
+
+/// Fails unless microVMs can run here.
+pub(super) fn needs_kvm() -> Result<(), Failure> {
+    turnstile_kvm::probe().map_err(|e| Failure::machine(e.to_string(), ""))
 }
 
 /// Something the process may not have more of.

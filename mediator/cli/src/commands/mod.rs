@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod audit;
+mod bench;
 mod failure;
 mod machine;
 mod policy;
+mod ptx;
 mod run;
 mod table;
 mod tenant;
@@ -58,6 +60,9 @@ enum Command {
     Policy(policy::Policy),
     #[command(subcommand)]
     Audit(audit::Audit),
+    #[command(subcommand)]
+    Ptx(ptx::Ptx),
+    Bench(bench::Bench),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
 }
@@ -71,6 +76,8 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(command) => command.run(),
+        Command::Ptx(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),

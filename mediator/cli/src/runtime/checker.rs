@@ -82,7 +82,7 @@ fn refused(line: u32, why: String) -> ProgramRefused {
 /// # Errors
 /// Why not, with the line in the tenant's text.
 pub fn check_program(job: VerifyJob) -> Result<Code, ProgramRefused> {
-    let VerifyJob { image, format, policy, arena } = job;
+    let VerifyJob { image, format, policy, arena, serial } = job;
     match format {
         Format::Image => {
             let hash: [u8; 32] = Sha256::digest(&image).into();
@@ -97,17 +97,45 @@ pub fn check_program(job: VerifyJob) -> Result<Code, ProgramRefused> {
                 Guard::Check => GuardMode::Check,
                 Guard::Fence => GuardMode::Fence,
             };
-            let arena = match mode {
-                GuardMode::None => None,
-                _ => Some(Arena::new(arena.0, arena.1).map_err(|e| refused(0, e.to_string()))?),
-            };
             let bytes = usize::try_from(grant.max_bytes).unwrap_or(usize::MAX);
-            let limits =
-                Limits { max_bytes: bytes.min(Limits::default().max_bytes), ..Limits::default() };
-            let admission = Admission { mode, arena, ..Admission::unguarded(limits) };
+            let most = Limits::default().max_bytes;
+            let limits = Limits { max_bytes: bytes.min(most), ..Limits::default() };
+            let admission = match mode {
+                GuardMode::None => Admission::unguarded(limits),
+                _ => {
+                    let arena =
+                        Arena::new(arena.0, arena.1).map_err(|e| refused(0, e.to_string()))?;
+                    let variables = Some(variables_of(arena, serial));
+                    Admission { variables, ..Admission::guarded(mode, arena, limits) }
+                }
+            };
             turnstile_ptx::admit(&image, &admission)
                 .map(|module| Code::Ptx(Box::new(module)))
                 .map_err(|error| refused(error.line().unwrap_or(0), error.to_string()))
         }
+    }
+}
+
+/// Where the variables of a tenant's n-th program go: after the guard's record, one of 255 places of
+/// 4 MiB in the first GiB of the arena, which backends keep free for this. A place that is still
+/// taken by an older program makes the load fail.
+fn variables_of(arena: Arena, serial: u64) -> u64 {
+    const PLACE: u64 = 4 << 20;
+    arena.base() + turnstile_ptx::RED_ZONE + PLACE * (1 + serial % 255)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_programs_lie_apart_in_the_first_part_of_the_arena() {
+        let arena = Arena::new(1 << 46, 4 << 30).unwrap();
+        let at: Vec<u64> = (0..255).map(|serial| variables_of(arena, serial)).collect();
+        assert!(at.windows(2).all(|w| w[1] >= w[0] + (4 << 20)));
+        assert!(
+            at[0] >= arena.base() + turnstile_ptx::RED_ZONE + turnstile_ptx::guard::RECORD_BYTES
+        );
+        assert!(at[254] + (4 << 20) <= arena.base() + (1 << 30) + (32 << 20));
     }
 }

@@ -12,13 +12,12 @@ use rustix::time::{
     timerfd_settime,
 };
 use slotmap::{Key, KeyData};
-use turnstile_backend_api::{Backend, BackendEvent};
+use turnstile_backend_api::{Backend, BackendEvent, SharedRegion};
 use turnstile_core::{Attachment, GuestMemory, Mediator, Poll, TenantId};
 use turnstile_device::Device;
 use turnstile_policy::{Rate, TenantPolicy};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::aperture::Aperture;
 use super::checker::Checkers;
 use super::command::{Command, Handle, RuntimeError};
 use super::seat::{KnownMemory, Report, Seat};
@@ -134,7 +133,7 @@ impl Drop for Runtime {
 }
 
 struct Dispatcher {
-    mediator: Mediator<Aperture>,
+    mediator: Mediator<Arc<SharedRegion>>,
     fx: Surroundings,
     audit: AuditHandle,
     orders: Receiver<Command>,
@@ -440,7 +439,7 @@ impl Dispatcher {
         let attachment = Attachment {
             policy: policy.clone(),
             registers: device.registers().clone(),
-            aperture: Aperture(device.aperture().clone()),
+            aperture: device.aperture().clone(),
             aperture_memory: aperture,
         };
         self.fx.arriving = Some(Seat::new(device, policy, audit, aperture));

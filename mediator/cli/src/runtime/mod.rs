@@ -16,7 +16,6 @@
 //! dispatcher wants a core to itself when tenants are busy; nothing here changes priorities or
 //! affinities, so `taskset` and `chrt` on the daemon work as usual.
 
-mod aperture;
 mod checker;
 mod command;
 mod dispatcher;
@@ -26,7 +25,6 @@ mod surroundings;
 mod tests;
 mod wake;
 
-pub use aperture::Aperture;
 pub use checker::check_program;
 pub use command::{Attached, Handle, RuntimeError};
 pub use dispatcher::{Runtime, Settings};

@@ -176,7 +176,13 @@ fn stopping_takes_every_tenant_along() {
 }
 
 fn job(image: &[u8], format: Format) -> VerifyJob {
-    VerifyJob { image: image.into(), format, policy: policy(), arena: (4 << 30, 4 << 30) }
+    VerifyJob {
+        image: image.into(),
+        format,
+        policy: policy(),
+        arena: (4 << 30, 4 << 30),
+        serial: 1,
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Puts tenants on devices: starts their guests or processes, connects them to the dispatcher, and
 //! reports what becomes of them. What a tenant may do is none of its business.
 
+pub mod kvm;
 pub mod local;
 pub mod process;
 pub mod workload;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use turnstile_policy::{Attach, Guest, Policy, Program, TenantPolicy};
+use turnstile_policy::{Attach, Guest, MicroVm, Policy, Program, TenantPolicy};
 
 use super::progress::Progress;
 use super::{Frontend, Outcome};
@@ -15,6 +15,7 @@ use crate::audit::{AuditHandle, AuditLog, Options, Summary};
 use crate::commands::failure::Failure;
 use crate::commands::machine;
 use crate::runtime::{Handle, Milestone, Report, Runtime, Settings, Wake};
+use crate::tenants::kvm::VmTenants;
 use crate::tenants::process::ProcessTenants;
 use crate::tenants::{Ended, News};
 
@@ -32,6 +33,7 @@ pub(super) struct Done {
 
 /// What a tenant is started as.
 enum Plan {
+    MicroVm(MicroVm),
     Process { program: Program, args: Vec<String> },
 }
 
@@ -66,10 +68,7 @@ fn plan(policy: &TenantPolicy, frontend: Frontend) -> Result<Plan, Failure> {
                 "run it with --frontend kvm, or name a built-in guest in attach.guest",
             )),
         },
-        (Attach::MicroVm(_), Frontend::Kvm) => Err(Failure::machine(
-            "microVMs are not part of this build yet",
-            "run it with --frontend process",
-        )),
+        (Attach::MicroVm(vm), Frontend::Kvm) => Ok(Plan::MicroVm(vm.clone())),
         (Attach::Process(process), _) => match &process.program {
             Some(program) => {
                 Ok(Plan::Process { program: program.clone(), args: process.args.clone() })
@@ -95,10 +94,16 @@ pub(super) fn run(
     let plans: Vec<Plan> =
         policy.tenants.iter().map(|t| plan(t, frontend)).collect::<Result<_, _>>()?;
     for plan in &plans {
-        if let Plan::Process { program: Program::Payload(name), .. } = plan {
-            crate::tenants::workload::find(name)
-                .map_err(|e| Failure::input(e.to_string(), "name one of these in attach.guest"))?;
-        }
+        let payload = match plan {
+            Plan::Process { program: Program::Payload(name), .. }
+            | Plan::MicroVm(MicroVm { guest: Guest::Payload(name), .. }) => name,
+            _ => continue,
+        };
+        crate::tenants::workload::find(payload)
+            .map_err(|e| Failure::input(e.to_string(), "name one of these in attach.guest"))?;
+    }
+    if plans.iter().any(|plan| matches!(plan, Plan::MicroVm(_))) {
+        machine::needs_kvm()?;
     }
     let width = policy.tenants.iter().map(|t| t.name.len()).max().unwrap_or(0).max(9);
     let progress = Progress::new(quiet, width);
@@ -200,8 +205,14 @@ fn tenants(
     progress: &Progress,
 ) -> Result<(Vec<Outcome>, bool), Failure> {
     let mut running: Vec<Running> = Vec::new();
-    let mut processes = ProcessTenants::start(runtime.clone(), audit.clone(), news.clone())
-        .map_err(|e| Failure::machine(e.to_string(), "run it where sockets can be made"))?;
+    let mut vms = VmTenants::new(runtime.clone(), audit.clone(), news.clone());
+    let mut processes = match plans.iter().any(|plan| matches!(plan, Plan::Process { .. })) {
+        true => Some(
+            ProcessTenants::start(runtime.clone(), audit.clone(), news.clone())
+                .map_err(|e| Failure::machine(e.to_string(), "run it where sockets can be made"))?,
+        ),
+        false => None,
+    };
     for (tenant, plan) in policy.tenants.iter().zip(plans) {
         let mut entry = Running {
             name: (&*tenant.name).into(),
@@ -212,17 +223,27 @@ fn tenants(
             ended: None,
             report: None,
         };
-        match plan {
-            Plan::Process { program, args } => {
-                if let Err(error) = processes.spawn(tenant, &program, &args) {
-                    entry.ended = Some(Ended::Broken(error.to_string()));
-                }
+        let started = match &plan {
+            Plan::MicroVm(vm) => {
+                entry.frontend = "microvm";
+                vms.boot(tenant, vm).map_err(|e| e.to_string())
             }
+            Plan::Process { program, args } => processes
+                .as_mut()
+                .map_or(Ok(()), |p| p.spawn(tenant, program, args).map_err(|e| e.to_string())),
+        };
+        if let Err(why) = started {
+            entry.ended = Some(Ended::Broken(why));
         }
         running.push(entry);
     }
-    let interrupted = follow(&mut running, happenings, milestones, progress, &|| processes.kill());
-    processes.stop();
+    let stop = || {
+        vms.kill();
+        processes.iter().for_each(ProcessTenants::kill);
+    };
+    let interrupted = follow(&mut running, happenings, milestones, progress, &stop);
+    vms.stop();
+    drop(processes);
     let outcomes = running
         .into_iter()
         .map(|r| Outcome {
