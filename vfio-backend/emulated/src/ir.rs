@@ -278,11 +278,13 @@ pub(crate) enum MatrixType {
     S32,
 }
 
-/// `mma.sync`: a table row of its own, because it has many registers.
+/// `mma.sync` or `wmma.mma`: a table row of its own, because it has many registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Matrix {
     /// Rows of a and d, columns of b and d, inner dimension.
-    pub(crate) shape: (u8, u8, u8),
+    pub(crate) shape: (u16, u16, u16),
+    /// `wmma.mma`: fragments as [`Fragment`] lays them out, not as `mma.sync` does.
+    pub(crate) opaque: bool,
     pub(crate) a_type: MatrixType,
     pub(crate) b_type: MatrixType,
     /// Type of c and d: `F16`, `F32`, `F64` or `S32`.
@@ -294,6 +296,23 @@ pub(crate) struct Matrix {
     pub(crate) b: Vec<Slot>,
     pub(crate) c: Vec<Slot>,
     pub(crate) d: Vec<Slot>,
+}
+
+/// `wmma.load` or `wmma.store`: a fragment, whose layout is ours. Of an R x C matrix, lane l holds the elements l * R * C
+/// / 32 and following in row-major order, packed into as few registers as hold them; more registers are zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    pub(crate) load: bool,
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+    pub(crate) ty: MatrixType,
+    /// Columns, not rows, are contiguous in memory.
+    pub(crate) by_columns: bool,
+    /// Address of the first element, the same for every lane.
+    pub(crate) memory: Memory,
+    /// Elements from one row (or column) to the next, a 32-bit slot, or [`NONE`] for none between.
+    pub(crate) stride: Slot,
+    pub(crate) slots: Vec<Slot>,
 }
 
 /// Special registers. 64-bit ones are written to 64-bit slots.
@@ -400,6 +419,13 @@ pub(crate) enum Op {
     Load(Transfer),
     Store(Transfer),
     Atomic(Atomic),
+    /// 128-bit exchange, or compare-and-swap when `c` is given. Slots are the first of two.
+    Atomic128 {
+        memory: Memory,
+        d: Slot,
+        b: Slot,
+        c: Slot,
+    },
     /// Copies `bytes` from global `source` to shared `dest`, zero-filling beyond the 32-bit slot `size` if given.
     AsyncCopy {
         dest: Memory,
@@ -476,6 +502,8 @@ pub(crate) enum Op {
     },
     /// Index into [`Program::matrices`].
     Matrix(u32),
+    /// Index into [`Program::fragments`].
+    Fragment(u32),
     /// Loads `count` 8x8 matrices of 16-bit elements from shared memory.
     LoadMatrix {
         memory: Memory,
@@ -673,6 +701,7 @@ pub(crate) struct Program {
     pub(crate) tables: Vec<Vec<u32>>,
     pub(crate) calls: Vec<CallSite>,
     pub(crate) matrices: Vec<Matrix>,
+    pub(crate) fragments: Vec<Fragment>,
     pub(crate) bulk: Vec<BulkCopy>,
 }
 

@@ -152,6 +152,8 @@ pub struct AddressSpace {
     regions: BTreeMap<u64, Region>,
     /// Where the search for a free gap starts.
     cursor: u64,
+    /// Lowest address that the search hands out.
+    low: u64,
     /// Made by the first launch after a change.
     snapshot: Option<Arc<MemoryMap>>,
 }
@@ -168,7 +170,13 @@ impl AddressSpace {
             return Err(MemoryError::BadArena { base, log2 });
         }
         // The first gap keeps the arena's own base unmapped: a pointer just below a buffer faults as well.
-        Ok(Self { arena, regions: BTreeMap::new(), cursor: base + RED_GAP, snapshot: None })
+        Ok(Self {
+            arena,
+            regions: BTreeMap::new(),
+            cursor: base + RED_GAP,
+            low: base + RED_GAP,
+            snapshot: None,
+        })
     }
 
     /// The arena.
@@ -187,6 +195,30 @@ impl AddressSpace {
         let start = self.free_gap(len)?;
         let segment = Segment::zeroed(len).ok_or(MemoryError::HostMemory { len })?;
         Ok(self.insert(Region { start, segment, access }))
+    }
+
+    /// Allocates `len` zero bytes at `start`, where a guarded module expects its variables. They need no red gap:
+    /// the place was chosen for them.
+    pub fn allocate_at(&mut self, start: u64, len: u64, access: Access) -> Result<(), MemoryError> {
+        let full = MemoryError::AddressesExhausted { len };
+        let end = start.checked_add(len).ok_or(full)?;
+        let taken = self.regions.range(..end).next_back();
+        if taken.is_some_and(|(_, r)| r.start + r.segment.len() > start)
+            || !self.arena.contains(start, len)
+        {
+            return Err(full);
+        }
+        let segment = Segment::zeroed(len).ok_or(MemoryError::HostMemory { len })?;
+        let cursor = self.cursor;
+        self.insert(Region { start, segment, access });
+        self.cursor = cursor;
+        Ok(())
+    }
+
+    /// Leaves the first `bytes` of the arena to [`allocate_at`](Self::allocate_at).
+    pub fn reserve_low(&mut self, bytes: u64) {
+        self.low = self.arena.base.saturating_add(bytes);
+        self.cursor = self.cursor.max(self.low);
     }
 
     /// Maps somebody else's bytes and returns their address.
@@ -268,7 +300,7 @@ impl AddressSpace {
         let full = MemoryError::AddressesExhausted { len };
         let need = len.checked_add(RED_GAP).filter(|&n| n < 1 << self.arena.log2).ok_or(full)?;
         let end = self.arena.base + (1 << self.arena.log2);
-        let first = self.arena.base + RED_GAP;
+        let first = self.low;
         for from in [self.cursor, first] {
             let mut at = from;
             // A region that begins before `at` may reach past it.

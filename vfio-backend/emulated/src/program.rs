@@ -27,6 +27,8 @@ pub const MAX_BLOCK_THREADS: u32 = 1024;
 pub const MAX_GRID: [u32; 3] = [0x7fff_ffff, 0xffff, 0xffff];
 /// Memory that the resident blocks of a launch may take, in bytes.
 const RESIDENT_BYTES: u64 = 1 << 30;
+/// GPU threads for which another host thread is started.
+const THREADS_PER_WORKER: u64 = 4096;
 /// Bytes of the workspace that cooperative kernels find through `%envreg1` and `%envreg2`.
 const WORKSPACE_BYTES: u64 = 256;
 
@@ -258,6 +260,11 @@ impl LoadedProgram {
         }
     }
 
+    /// Device addresses of the regions that loading placed.
+    pub fn regions(&self) -> &[u64] {
+        &self.regions
+    }
+
     /// Address and length of a module variable.
     pub fn variable(&self, name: &str) -> Option<(u64, u64)> {
         self.variables.iter().find(|v| v.0 == name).map(|v| (v.1, v.2))
@@ -278,7 +285,7 @@ impl LoadedProgram {
         functions.filter(|(_, f)| f.is_kernel && f.name == name).map(|(i, f)| (i as u32, f)).next()
     }
 
-    /// Runs a kernel on the memory of `map` until it is over. Setting `stop` ends it soon.
+    /// Runs a kernel on the memory of `map` until it is over, on `config.workers` threads. Setting `stop` ends it soon.
     pub fn launch(
         &self,
         name: &str,
@@ -286,6 +293,30 @@ impl LoadedProgram {
         map: Arc<MemoryMap>,
         stop: &Arc<AtomicBool>,
     ) -> Result<LaunchReport, LaunchError> {
+        let launch = self.prepare(name, config, map, stop.clone())?;
+        let level = self.level;
+        if launch.workers == 1 {
+            launch.work(0, level);
+        } else {
+            std::thread::scope(|scope| {
+                for worker in 1..launch.workers {
+                    let launch = &launch;
+                    scope.spawn(move || launch.work(worker, level));
+                }
+                launch.work(0, level);
+            });
+        }
+        finish(&launch)
+    }
+
+    /// A launch that is checked and ready for [`Launch::work`] on up to `config.workers` threads.
+    pub(crate) fn prepare(
+        &self,
+        name: &str,
+        config: &LaunchConfig,
+        map: Arc<MemoryMap>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Launch, LaunchError> {
         let (kernel, function) =
             self.find(name).ok_or_else(|| LaunchError::NoKernel { name: name.to_owned() })?;
         check(function, config)?;
@@ -301,7 +332,10 @@ impl LoadedProgram {
             let _ = region.segment.fill(offset, WORKSPACE_BYTES, 0, 1);
         }
         let blocks: u64 = config.grid.iter().map(|&n| u64::from(n)).product();
-        let workers = u64::from(config.workers.max(1)).min(blocks) as u32;
+        // A thread costs more to start than a few blocks to run.
+        let threads = blocks.saturating_mul(config.block.iter().map(|&n| u64::from(n)).product());
+        let worth = (threads / THREADS_PER_WORKER).max(1);
+        let workers = u64::from(config.workers.max(1)).min(blocks).min(worth) as u32;
         let launch = Launch {
             linked: self.linked.clone(),
             kernel,
@@ -318,11 +352,12 @@ impl LoadedProgram {
             // Cooperative groups read the workspace's address as high and low word.
             env: [0, (self.workspace >> 32) as u32, self.workspace as u32, 0],
             workers,
+            cooperative: config.cooperative,
             grid_id: GRID_ID.fetch_add(1, Relaxed),
             deadline: begun + config.time_limit.min(Duration::from_secs(1 << 30)),
             instruction_limit: config.instruction_limit,
             begun,
-            stop: stop.clone(),
+            stop,
             halted: AtomicBool::new(false),
             next: AtomicU64::new(0),
             warp_instructions: AtomicU64::new(0),
@@ -337,33 +372,25 @@ impl LoadedProgram {
                 return Err(LaunchError::Limit { what, value, limit: RESIDENT_BYTES });
             }
         }
-        let level = self.level;
-        if workers == 1 {
-            launch.work(0, level, config.cooperative);
-        } else {
-            std::thread::scope(|scope| {
-                for worker in 1..workers {
-                    let launch = &launch;
-                    scope.spawn(move || launch.work(worker, level, config.cooperative));
-                }
-                launch.work(0, level, config.cooperative);
-            });
-        }
-        let failure = launch.failure.lock().unwrap_or_else(|e| e.into_inner()).take();
-        match failure {
-            Some(Failure::Fault(fault)) => return Err(LaunchError::Fault(fault)),
-            Some(Failure::Timeout) => return Err(LaunchError::Timeout),
-            Some(Failure::HostMemory) => return Err(LaunchError::HostMemory),
-            None if stop.load(Relaxed) => return Err(LaunchError::Stopped),
-            None => {}
-        }
-        Ok(LaunchReport {
-            elapsed: begun.elapsed(),
-            warp_instructions: launch.warp_instructions.load(Relaxed),
-            thread_instructions: launch.thread_instructions.load(Relaxed),
-            printed: std::mem::take(&mut *launch.printed.lock().unwrap_or_else(|e| e.into_inner())),
-        })
+        Ok(launch)
     }
+}
+
+/// What became of a launch on which no thread works any more.
+pub(crate) fn finish(launch: &Launch) -> Result<LaunchReport, LaunchError> {
+    match launch.failure.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        Some(Failure::Fault(fault)) => return Err(LaunchError::Fault(fault)),
+        Some(Failure::Timeout) => return Err(LaunchError::Timeout),
+        Some(Failure::HostMemory) => return Err(LaunchError::HostMemory),
+        None if launch.stop.load(Relaxed) => return Err(LaunchError::Stopped),
+        None => {}
+    }
+    Ok(LaunchReport {
+        elapsed: launch.begun.elapsed(),
+        warp_instructions: launch.warp_instructions.load(Relaxed),
+        thread_instructions: launch.thread_instructions.load(Relaxed),
+        printed: std::mem::take(&mut *launch.printed.lock().unwrap_or_else(|e| e.into_inner())),
+    })
 }
 
 fn info(f: &Function) -> KernelInfo {

@@ -20,6 +20,9 @@ pub(crate) const LANES: usize = 32;
 /// Host alignment of every segment's first byte, in bytes: what the widest single access needs.
 const HOST_ALIGN: usize = 16;
 
+/// Bytes copied at a time.
+const CHUNK: usize = 16 << 10;
+
 /// A range of bytes somebody else may change at any time.
 #[derive(Clone)]
 pub struct Segment {
@@ -210,6 +213,43 @@ impl Segment {
         Some(unsafe { AtomicU64::from_ptr(at.cast()) })
     }
 
+    /// Replaces 16 bytes by `new`, if they are `expected` or that is not given. The old value.
+    ///
+    /// Atomic against every access where the processor has a 16-byte compare-and-swap, else against other calls of this
+    /// function only.
+    pub(crate) fn exchange128(
+        &self,
+        offset: u64,
+        expected: Option<u128>,
+        new: u128,
+    ) -> Option<u128> {
+        let at = self.place(offset, 16)?;
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("cmpxchg16b") {
+            let mut old = expected.unwrap_or(0);
+            loop {
+                // SAFETY: the feature was detected; `place` checked that 16 aligned bytes are inside, and the base is
+                // aligned to 16.
+                let seen = unsafe { swap128(at, old, new) };
+                if seen == old || expected.is_some() {
+                    return Some(seen);
+                }
+                old = seen;
+            }
+        }
+        static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _held = LOCK.lock().unwrap_or_else(|e| e.into_inner());
+        let (low, high) = (self.atomic64(offset)?, self.atomic64(offset + 8)?);
+        let old =
+            u128::from(low.load(Ordering::SeqCst)) | u128::from(high.load(Ordering::SeqCst)) << 64;
+        if expected.is_none_or(|e| e == old) {
+            low.store(new as u64, Ordering::SeqCst);
+            high.store((new >> 64) as u64, Ordering::SeqCst);
+        }
+        let _ = at;
+        Some(old)
+    }
+
     /// Copies bytes out. `None` (and nothing copied) when the range leaves the segment.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Option<()> {
         let at = self.range(offset, into.len() as u64)?;
@@ -251,32 +291,64 @@ impl Segment {
         Some(())
     }
 
-    /// Repeats the low `width` bytes (1, 2 or 4) of `pattern` over a range whose start is a multiple of `width`.
-    /// `None` (and nothing written) when the range leaves the segment or is misaligned.
-    pub fn fill(&self, offset: u64, len: u64, pattern: u32, width: u32) -> Option<()> {
+    /// Repeats the low `width` bytes (1, 2, 4 or 8) of `pattern` over a range. The pattern begins at `offset`.
+    /// `None` (and nothing written) when the range leaves the segment or `width` is another.
+    pub fn fill(&self, offset: u64, len: u64, pattern: u64, width: u32) -> Option<()> {
         let at = self.range(offset, len)?;
         let word = match width {
             1 => u64::from(pattern as u8) * 0x0101_0101_0101_0101,
             2 => u64::from(pattern as u16) * 0x0001_0001_0001_0001,
-            4 => u64::from(pattern) * 0x1_0000_0001,
+            4 => u64::from(pattern as u32) * 0x1_0000_0001,
+            8 => pattern,
             _ => return None,
         };
-        if !offset.is_multiple_of(u64::from(width)) || !len.is_multiple_of(u64::from(width)) {
-            return None;
-        }
+        let word = word.to_le();
         let (head, body) = split(at, len as usize);
         let bytes = word.to_ne_bytes();
-        // The pattern's phase follows the offset: head bytes start at phase 0 of the pattern.
         for i in (0..head).chain(head + body..len as usize) {
             // SAFETY: `range` checked that all `len` bytes from `at` are inside.
             unsafe { u8::store(at.add(i), bytes[i & 7]) };
         }
-        let turned = word.rotate_right(8 * (head as u32 & 7));
+        // Whole words continue the pattern where the head left it.
+        let mut turned = [0; 8];
+        for (i, byte) in turned.iter_mut().enumerate() {
+            *byte = bytes[(head + i) & 7];
+        }
         for i in (head..head + body).step_by(8) {
             // SAFETY: inside as above; `split` made `at + head` a multiple of eight.
-            unsafe { u64::store(at.add(i), turned) };
+            unsafe { u64::store(at.add(i), u64::from_ne_bytes(turned)) };
         }
         Some(())
+    }
+
+    /// Copies `len` bytes to another segment, or within this one, whether or not the ranges overlap. `None` (and nothing
+    /// copied) when either range leaves its segment. Stops early, and says so with `Some(false)`, when `go_on` does.
+    pub fn copy_to(
+        &self,
+        offset: u64,
+        to: &Segment,
+        to_offset: u64,
+        len: u64,
+        go_on: impl Fn() -> bool,
+    ) -> Option<bool> {
+        let from = self.range(offset, len)?;
+        let dest = to.range(to_offset, len)?;
+        // Towards higher addresses of the same memory: from the end, so that nothing is read after it was written.
+        let backward = dest.addr() > from.addr() && dest.addr() - from.addr() < len as usize;
+        let mut chunk = [0u8; CHUNK];
+        let mut done = 0;
+        while done < len {
+            if !go_on() {
+                return Some(false);
+            }
+            let n = (len - done).min(CHUNK as u64);
+            let at = if backward { len - done - n } else { done };
+            let bytes = &mut chunk[..n as usize];
+            self.read(offset + at, bytes)?;
+            to.write(to_offset + at, bytes)?;
+            done += n;
+        }
+        Some(true)
     }
 
     /// The host address of `offset` when `len` bytes from it are inside.
@@ -440,9 +512,11 @@ mod tests {
     #[test]
     fn fill_repeats_the_pattern_from_its_start() {
         let segment = Segment::zeroed(64).unwrap();
-        for (offset, len, width) in [(4, 40, 4u32), (2, 42, 2), (1, 63, 1), (12, 4, 4)] {
+        for (offset, len, width) in
+            [(4, 40, 4u32), (2, 42, 2), (1, 63, 1), (12, 4, 4), (3, 40, 8), (5, 59, 4)]
+        {
             segment.fill(0, 64, 0, 1).unwrap();
-            segment.fill(offset, len, 0x4433_2211, width).unwrap();
+            segment.fill(offset, len, 0x8877_6655_4433_2211, width).unwrap();
             let mut all = [0u8; 64];
             segment.read(0, &mut all).unwrap();
             for (i, byte) in all.iter().enumerate() {
@@ -452,8 +526,28 @@ mod tests {
                 assert_eq!(u64::from(*byte), expect, "byte {i} of {offset}+{len} by {width}");
             }
         }
-        assert_eq!(segment.fill(1, 8, 0, 4), None);
         assert_eq!(segment.fill(60, 8, 0, 4), None);
+        assert_eq!(segment.fill(0, 8, 0, 3), None);
+    }
+
+    #[test]
+    fn overlapping_copies_move_the_old_bytes() {
+        let len = 3 * CHUNK as u64;
+        for (from, to) in [(0u64, 5u64), (5, 0), (0, len / 2), (len / 2, 0), (7, 7)] {
+            let segment = Segment::zeroed(len + 64).unwrap();
+            let before: Vec<u8> = (0..len + 64).map(|i| (i * 31 + i / 251) as u8).collect();
+            segment.write(0, &before).unwrap();
+            let count = len / 2;
+            assert_eq!(segment.copy_to(from, &segment, to, count, || true), Some(true));
+            let mut after = vec![0; before.len()];
+            segment.read(0, &mut after).unwrap();
+            let mut expect = before.clone();
+            expect.copy_within(from as usize..(from + count) as usize, to as usize);
+            assert!(after == expect, "{from} to {to}");
+        }
+        let small = Segment::zeroed(16).unwrap();
+        assert_eq!(small.copy_to(0, &small, 9, 8, || true), None);
+        assert_eq!(small.copy_to(0, &small, 8, 8, || false), Some(false));
     }
 
     #[test]
@@ -488,5 +582,21 @@ mod tests {
             let expect = if i >= 16 { 77 } else { (shuffled[i] / 4) as u32 };
             assert_eq!(segment.load::<u32>(shuffled[i]), Some(expect));
         }
+    }
+}
+
+/// A 16-byte compare-and-swap. In a function of its own, never inlined (LLVM would inline this
+/// feature into a caller that lacks it): without the feature the intrinsic becomes a call that no
+/// library has.
+///
+/// # Safety
+/// The processor has `cmpxchg16b`; `at` is valid for 16 bytes and aligned to 16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "cmpxchg16b")]
+#[inline(never)]
+unsafe fn swap128(at: *mut u8, old: u128, new: u128) -> u128 {
+    // SAFETY: the caller's promise is this function's.
+    unsafe {
+        std::arch::x86_64::cmpxchg16b(at.cast(), old, new, Ordering::SeqCst, Ordering::SeqCst)
     }
 }

@@ -9,7 +9,7 @@ use super::memory_ops::{View, addresses};
 use super::registers::{Lane, Registers};
 use super::warp::{Outcome, fault};
 use crate::fault::{FaultKind, Intent, Space};
-use crate::ir::{Atomic, AtomicOp, NONE, Target};
+use crate::ir::{Atomic, AtomicOp, Memory, NONE, Slot, Target, window};
 use crate::ops::float32::Float32;
 use crate::ops::float64::Float64;
 use crate::ops::half::{BF16, Half};
@@ -181,6 +181,54 @@ impl View<'_> {
             }),
             Target::Frame => fault(mask, FaultKind::Undefined { what: "atomic on a parameter" }),
         }
+    }
+
+    /// Runs a 128-bit exchange or compare-and-swap for the lanes of `mask`.
+    pub(crate) fn atomic128(
+        &mut self,
+        registers: &mut Registers<'_>,
+        memory: &Memory,
+        [d, b, c]: [Slot; 3],
+        mask: u32,
+    ) -> Outcome<()> {
+        let at = addresses(registers, memory, mask);
+        let pair = |registers: &Registers<'_>, slot: Slot, lane: usize| {
+            u128::from(u64::read(registers, slot)[lane])
+                | u128::from(u64::read(registers, slot + 1)[lane]) << 64
+        };
+        let (intent, width) = (Intent::Atomic, 16);
+        for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
+            let (mut address, mut space) = (
+                at[lane],
+                match memory.target {
+                    Target::Space(space) => space,
+                    _ => Space::Global,
+                },
+            );
+            if memory.target == Target::Generic
+                && address.wrapping_sub(window::SHARED) < window::SIZE
+            {
+                (address, space) = (address - window::SHARED, Space::Shared);
+            }
+            let first = pair(registers, b, lane);
+            let (expected, new) =
+                if c == NONE { (None, first) } else { (Some(first), pair(registers, c, lane)) };
+            let old = match space {
+                Space::Shared => self.shared.exchange128(address, expected, new),
+                Space::Global => {
+                    let (region, offset) =
+                        self.place(address, width, width, intent, lane as u32)?;
+                    region.segment.exchange128(offset, expected, new)
+                }
+                _ => None,
+            };
+            let Some(old) = old else {
+                return fault(1 << lane, FaultKind::Unmapped { space, intent, address, width });
+            };
+            u64::write(registers, d, 1 << lane, [old as u64; LANES]);
+            u64::write(registers, d + 1, 1 << lane, [(old >> 64) as u64; LANES]);
+        }
+        Ok(())
     }
 
     fn atomic_in(

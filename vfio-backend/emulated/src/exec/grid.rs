@@ -21,33 +21,29 @@ impl Launch {
     }
 
     /// What one worker thread does: takes blocks and runs them until none is left or the launch fails.
-    /// `worker` counts from 0; `cooperative` keeps every block resident.
-    pub(crate) fn work(&self, worker: u32, level: Level, cooperative: bool) {
+    /// `worker` counts from 0.
+    pub(crate) fn work(&self, worker: u32, level: Level) {
         let blocks = self.blocks();
         let mut resident: Vec<Block> = Vec::new();
         let mut spare: Option<Block> = None;
         let mut turn = 0;
-        let share = blocks.div_ceil(u64::from(self.workers.max(1)));
-        let most = if cooperative { share.min(1 << 20) as usize } else { RESIDENT };
-        let mut started = 0;
+        // A cooperative grid is resident as a whole, on however few threads.
+        let most = if self.cooperative { usize::MAX } else { RESIDENT };
         while !self.is_over() {
             // A new block when there is none, or when all that are here wait.
             let want = resident.is_empty() || (turn >= resident.len() && resident.len() < most);
-            if want && (!cooperative || started < most) {
+            if want {
                 let n = self.next.fetch_add(1, Relaxed);
                 if n < blocks {
                     let Some(mut block) = spare.take().or_else(|| Block::new(self, worker)) else {
                         return self.fail(Failure::HostMemory);
                     };
                     block.start(self, n);
-                    started += 1;
                     turn = resident.len();
                     resident.push(block);
                 } else if resident.is_empty() {
                     return;
                 }
-            } else if resident.is_empty() {
-                return;
             }
             if turn >= resident.len() {
                 turn = 0;

@@ -51,6 +51,8 @@ pub(crate) struct Launch {
     pub(crate) env: [u32; 4],
     /// Worker threads it may use, as `%nsmid`.
     pub(crate) workers: u32,
+    /// Whether every block stays resident.
+    pub(crate) cooperative: bool,
     /// Number of the launch.
     pub(crate) grid_id: u64,
     /// When it must be over.

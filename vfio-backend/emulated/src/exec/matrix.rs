@@ -76,71 +76,78 @@ fn register(registers: &Registers<'_>, ty: MatrixType, slot: Slot, lane: usize) 
     }
 }
 
-/// `mma.sync`.
+/// `mma.sync` and `wmma.mma`.
 pub(crate) fn multiply(m: &Matrix, registers: &mut Registers<'_>, mask: u32) {
     let (rows, columns, depth) =
-        (usize::from(m.shape.0), usize::from(m.shape.1), usize::from(m.shape.2).max(1));
-    let depth = if depth == 255 { 256 } else { depth };
+        (usize::from(m.shape.0), usize::from(m.shape.1), usize::from(m.shape.2));
+    // All of A, B and C is read before any of D is written: they may be the same registers.
+    let c: Vec<[u64; LANES]> =
+        m.c.iter()
+            .map(|&s| std::array::from_fn(|lane| register(registers, m.c_type, s, lane)))
+            .collect();
+    // Where element n of a lane's part of C and D lies.
+    let cell = |lane: usize, n: usize| {
+        if m.opaque {
+            let at = lane * rows * columns / LANES + n;
+            (at / columns, at % columns)
+        } else {
+            (lane / 4 + 8 * (n / 2), 2 * (lane % 4) + n % 2)
+        }
+    };
     let per = |ty: MatrixType| (32 / ty.bits()).max(1) as usize;
-    let (ea, eb) = (per(m.a_type), per(m.b_type));
-    let bands = (rows / 8).max(1);
+    let mine = rows * columns / LANES;
+    let start = |lane: usize, n: usize| {
+        element(m.c_type, c[n / per(m.c_type)][lane], (n % per(m.c_type)) as u32)
+    };
     if m.a_type.is_integer() {
         let (mut a, mut b) = (vec![0i32; rows * depth], vec![0i32; depth * columns]);
-        fill(&mut a, &mut b, (depth, columns, bands), (ea, eb), m, registers, |e| match e {
+        fill(&mut a, &mut b, m, registers, |e| match e {
             Element::Integer(v) => v,
             Element::Float(_) => 0,
         });
         let xor = m.a_type == MatrixType::B1Xor;
-        let bits = m.a_type.bits() == 1;
-        for (r, &slot) in m.d.iter().enumerate() {
-            let mut out = [0u32; LANES];
-            for (lane, out) in out.iter_mut().enumerate() {
-                let (row, column) = (lane / 4 + 8 * (r / 2), 2 * (lane % 4) + r % 2);
-                let start = m.c.get(r).map_or(0, |&c| u32::read(registers, c)[lane] as i32);
+        for (n, &slot) in m.d.iter().enumerate().take(mine) {
+            let out = std::array::from_fn(|lane| {
+                let (row, column) = cell(lane, n);
+                let start = match start(lane, n) {
+                    Element::Integer(v) => i64::from(v),
+                    Element::Float(_) => 0,
+                };
                 let products = (0..depth).map(|k| {
                     let (x, y) = (a[row * depth + k], b[k * columns + column]);
-                    if bits && xor { i64::from(x ^ y) } else { i64::from(x) * i64::from(y) }
+                    if xor { i64::from(x ^ y) } else { i64::from(x) * i64::from(y) }
                 });
-                let sum = i64::from(start) + products.sum::<i64>();
-                *out = if m.saturate {
+                let sum = start + products.sum::<i64>();
+                if m.saturate {
                     sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u32
                 } else {
                     sum as u32
-                };
-            }
+                }
+            });
             u32::write(registers, slot, mask, out);
         }
         return;
     }
     let (mut a, mut b) = (vec![0f64; rows * depth], vec![0f64; depth * columns]);
-    fill(&mut a, &mut b, (depth, columns, bands), (ea, eb), m, registers, |e| match e {
+    fill(&mut a, &mut b, m, registers, |e| match e {
         Element::Float(v) => v,
         Element::Integer(v) => f64::from(v),
     });
-    // All of C is read before any of D is written: they may be the same registers.
-    let pair = m.c_type == MatrixType::F16;
-    let c: Vec<[u64; LANES]> =
-        m.c.iter()
-            .map(|&s| std::array::from_fn(|lane| register(registers, m.c_type, s, lane)))
-            .collect();
     let value = |lane: usize, n: usize| -> f64 {
-        let (row, column) = (lane / 4 + 8 * (n / 2), 2 * (lane % 4) + n % 2);
-        let start = if pair {
-            element(MatrixType::F16, c[n / 2][lane], (n % 2) as u32)
-        } else {
-            element(m.c_type, c[n][lane], 0)
+        let (row, column) = cell(lane, n);
+        let start = match start(lane, n) {
+            Element::Float(v) => v,
+            Element::Integer(v) => f64::from(v),
         };
-        let Element::Float(start) = start else { return 0.0 };
-        let dot =
-            |ks: std::ops::Range<usize>| ks.map(|k| a[row * depth + k] * b[k * columns + column]);
+        let terms = (0..depth).map(|k| (a[row * depth + k], b[k * columns + column]));
         if m.a_type == MatrixType::F64 {
-            (0..depth)
-                .fold(start, |sum, k| a[row * depth + k].mul_add(b[k * columns + column], sum))
+            terms.fold(start, |sum, (x, y)| x.mul_add(y, sum))
         } else {
-            start + dot(0..depth).sum::<f64>()
+            start + terms.map(|(x, y)| x * y).sum::<f64>()
         }
     };
-    for (r, &slot) in m.d.iter().enumerate() {
+    let each = per(m.d_type);
+    for (r, &slot) in m.d.iter().enumerate().take(mine.div_ceil(each)) {
         match m.d_type {
             MatrixType::F64 => {
                 let out = std::array::from_fn(|lane| float64::bits(value(lane, r)));
@@ -164,19 +171,30 @@ pub(crate) fn multiply(m: &Matrix, registers: &mut Registers<'_>, mask: u32) {
 fn fill<T>(
     a: &mut [T],
     b: &mut [T],
-    (depth, columns, bands): (usize, usize, usize),
-    (ea, eb): (usize, usize),
     m: &Matrix,
     registers: &Registers<'_>,
     widen: impl Fn(Element) -> T,
 ) {
+    let (rows, columns, depth) =
+        (usize::from(m.shape.0), usize::from(m.shape.1), usize::from(m.shape.2));
+    let per = |ty: MatrixType| (32 / ty.bits()).max(1) as usize;
+    let (ea, eb, bands) = (per(m.a_type), per(m.b_type), (rows / 8).max(1));
     for lane in 0..LANES {
         let (g, t) = (lane / 4, lane % 4);
         for (r, &slot) in m.a.iter().enumerate() {
             let bits = register(registers, m.a_type, slot, lane);
             for i in 0..ea {
-                let (row, column) = (g + 8 * (r % bands), ea * t + i + 4 * ea * (r / bands));
-                if let Some(place) = a.get_mut(row * depth + column) {
+                let at = if m.opaque {
+                    let n = ea * r + i;
+                    if n >= rows * depth / LANES {
+                        continue;
+                    } else {
+                        lane * rows * depth / LANES + n
+                    }
+                } else {
+                    (g + 8 * (r % bands)) * depth + ea * t + i + 4 * ea * (r / bands)
+                };
+                if let Some(place) = a.get_mut(at) {
                     *place = widen(element(m.a_type, bits, i as u32));
                 }
             }
@@ -184,8 +202,17 @@ fn fill<T>(
         for (r, &slot) in m.b.iter().enumerate() {
             let bits = register(registers, m.b_type, slot, lane);
             for i in 0..eb {
-                let row = eb * t + i + 4 * eb * r;
-                if let Some(place) = b.get_mut(row * columns + g) {
+                let at = if m.opaque {
+                    let n = eb * r + i;
+                    if n >= columns * depth / LANES {
+                        continue;
+                    } else {
+                        lane * columns * depth / LANES + n
+                    }
+                } else {
+                    (eb * t + i + 4 * eb * r) * columns + g
+                };
+                if let Some(place) = b.get_mut(at) {
                     *place = widen(element(m.b_type, bits, i as u32));
                 }
             }

@@ -244,6 +244,61 @@ impl View<'_> {
         Ok(())
     }
 
+    /// One element of 1, 2, 4 or 8 bytes for each active lane, zero-extended.
+    pub(crate) fn read_elements(
+        &mut self,
+        space: Space,
+        at: &[u64; LANES],
+        mask: u32,
+        width: u64,
+    ) -> Outcome<[u64; LANES]> {
+        let mut out = [0; LANES];
+        let mut take = |checked: &Checked<'_>, mask: u32| {
+            let values: [u64; LANES] = match width {
+                8 => checked.gather::<u64>(0),
+                4 => checked.gather::<u32>(0).map(u64::from),
+                2 => checked.gather::<u16>(0).map(u64::from),
+                _ => checked.gather::<u8>(0).map(u64::from),
+            };
+            for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
+                out[lane] = values[lane];
+            }
+        };
+        match space {
+            Space::Shared => match self.shared.check(at, width, width) {
+                Some(checked) => take(&checked, mask),
+                None => return self.blame_shared(at, mask, Intent::Read, width as u32),
+            },
+            _ => self.global(at, mask, (Intent::Read, width), take)?,
+        }
+        Ok(out)
+    }
+
+    /// Stores one element of 1, 2, 4 or 8 bytes for each active lane.
+    pub(crate) fn write_elements(
+        &mut self,
+        space: Space,
+        at: &[u64; LANES],
+        mask: u32,
+        width: u64,
+        values: &[u64; LANES],
+    ) -> Outcome<()> {
+        let put = |checked: &Checked<'_>, mask: u32| match width {
+            8 => checked.scatter::<u64>(0, mask, values),
+            4 => checked.scatter::<u32>(0, mask, &values.map(|v| v as u32)),
+            2 => checked.scatter::<u16>(0, mask, &values.map(|v| v as u16)),
+            _ => checked.scatter::<u8>(0, mask, &values.map(|v| v as u8)),
+        };
+        match space {
+            Space::Shared => match self.shared.check(at, width, width) {
+                Some(checked) => put(&checked, mask),
+                None => return self.blame_shared(at, mask, Intent::Write, width as u32),
+            },
+            _ => self.global(at, mask, (Intent::Write, width), put)?,
+        }
+        Ok(())
+    }
+
     /// Splits a generic access by window and runs `f` for each part with its space and the addresses inside it.
     pub(crate) fn split(
         &mut self,

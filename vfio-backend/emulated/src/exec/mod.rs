@@ -7,6 +7,7 @@
 mod atomics;
 pub(crate) mod block;
 mod copies;
+mod fragments;
 pub(crate) mod grid;
 pub(crate) mod launch;
 pub(crate) mod levels;

@@ -8,7 +8,7 @@ use super::launch::Launch;
 use super::memory_ops::View;
 use super::registers::{Lane, Registers};
 use super::warp::{Group, Outcome, Wait, Warp, fault};
-use super::{matrix, mbarrier, print, special, warp_ops};
+use super::{fragments, matrix, mbarrier, print, special, warp_ops};
 use crate::fault::{FaultKind, Space};
 use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
 use crate::raw::LANES;
@@ -247,6 +247,10 @@ pub(crate) fn run(
                     polls = true;
                     attempt!(view!().atomic(&mut registers, a, active));
                 }
+                Op::Atomic128 { ref memory, d, b, c } => {
+                    polls = true;
+                    attempt!(view!().atomic128(&mut registers, memory, [d, b, c], active));
+                }
                 Op::AsyncCopy { .. } | Op::BulkCopy(_) => {
                     attempt!(view!().copy(program, &mut registers, &inst.op, active));
                 }
@@ -262,6 +266,7 @@ pub(crate) fn run(
                 | Op::Elect { .. }
                 | Op::WarpSync { .. }
                 | Op::Matrix(_)
+                | Op::Fragment(_)
                 | Op::LoadMatrix { .. }
                 | Op::StoreMatrix { .. }
                 | Op::MoveMatrix { .. } => {
@@ -283,6 +288,15 @@ pub(crate) fn run(
                                 &mut registers,
                                 active,
                             );
+                        }
+                        Op::Fragment(index) => {
+                            let fragment = &program.fragments[index as usize];
+                            attempt!(fragments::transfer(
+                                &mut view!(),
+                                &mut registers,
+                                fragment,
+                                active
+                            ));
                         }
                         Op::LoadMatrix { .. } | Op::StoreMatrix { .. } => {
                             attempt!(matrix::transfer(

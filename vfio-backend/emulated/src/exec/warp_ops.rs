@@ -15,7 +15,11 @@ pub(crate) fn members(op: &Op, registers: &Registers<'_>, mask: u32) -> Option<u
         | Op::Redux { members, .. }
         | Op::Elect { members, .. }
         | Op::WarpSync { members } => members,
-        Op::Matrix(_) | Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } => {
+        Op::Matrix(_)
+        | Op::Fragment(_)
+        | Op::LoadMatrix { .. }
+        | Op::StoreMatrix { .. }
+        | Op::MoveMatrix { .. } => {
             return Some(u32::MAX);
         }
         _ => return None,

@@ -278,7 +278,7 @@ impl Builder<'_> {
                 Flag::Gtu => (compare::FLOAT_UNORDERED + 4, false),
                 Flag::Geu => (compare::FLOAT_UNORDERED + 5, false),
                 Flag::Num => (compare::FLOAT_NUM, false),
-                Flag::Nan => (compare::FLOAT_NAN, false),
+                Flag::IsNan => (compare::FLOAT_NAN, false),
                 _ => return None,
             })
         })

@@ -20,7 +20,7 @@ impl Builder<'_> {
         self.target_of(inst, inst.space())
     }
 
-    fn target_of(&self, inst: &Instruction, space: Option<PtxSpace>) -> Lowered<Target> {
+    pub(super) fn target_of(&self, inst: &Instruction, space: Option<PtxSpace>) -> Lowered<Target> {
         Ok(match space {
             None => Target::Generic,
             Some(PtxSpace::Global) => Target::Space(Space::Global),
@@ -276,7 +276,7 @@ impl Builder<'_> {
             (Some(Flag::Max), T::F16x2) => A::MaxF16x2,
             (Some(Flag::Min), T::Bf16x2) => A::MinBf16x2,
             (Some(Flag::Max), T::Bf16x2) => A::MaxBf16x2,
-            (Some(_), _) if ty.is_float() || ty.bits() == 128 => return unsupported(inst),
+            (Some(_), _) if ty.is_float() => return unsupported(inst),
             (Some(Flag::Add), _) => A::Add,
             (Some(Flag::Inc), _) => A::Inc,
             (Some(Flag::Dec), _) => A::Dec,
@@ -291,6 +291,9 @@ impl Builder<'_> {
             (Some(Flag::Cas), _) => A::CompareSwap,
             _ => return unsupported(inst),
         };
+        if ty.bits() == 128 {
+            return self.atomic128(inst, op);
+        }
         let width = (ty.bits() / 8) as u8;
         if !matches!(width, 2 | 4 | 8) {
             return unsupported(inst);
@@ -325,6 +328,19 @@ impl Builder<'_> {
             self.emit(Op::Atomic(Atomic { op, memory, width, d, b, c: swap }))?;
         }
         Ok(())
+    }
+
+    /// `atom.exch.b128` and `atom.cas.b128`.
+    fn atomic128(&mut self, inst: &Instruction, op: AtomicOp) -> Lowered<()> {
+        let d = self.wide128(inst, self.operand(inst, 0)?)?;
+        let memory = self.memory(inst, self.address(inst, 1)?, self.target(inst)?, 16)?;
+        let b = self.wide128(inst, self.operand(inst, 2)?)?;
+        let c = match op {
+            AtomicOp::CompareSwap => self.wide128(inst, self.operand(inst, 3)?)?,
+            AtomicOp::Exchange => NONE,
+            _ => return unsupported(inst),
+        };
+        self.emit(Op::Atomic128 { memory, d, b, c })
     }
 
     /// `cp.async` and its kin.

@@ -122,6 +122,7 @@ impl Builder<'_> {
             O::Elect => self.elect(inst),
             O::Mbarrier => self.mbarrier(inst),
             O::Mma => self.mma(inst),
+            O::Wmma => self.wmma(inst),
             O::Ldmatrix | O::Stmatrix => self.matrix_transfer(inst, op == O::Ldmatrix),
             O::Movmatrix => {
                 let d = self.dest(inst, self.operand(inst, 0)?, crate::ops::Class::W32)?;

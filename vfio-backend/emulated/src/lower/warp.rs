@@ -4,7 +4,7 @@ use turnstile_ptx::tree::{Flag, Instruction, Operand, ScalarType as T};
 
 use super::builder::Builder;
 use super::{Lowered, malformed, unsupported};
-use crate::ir::{Matrix, MatrixType, NONE, Op, Redux, Shuffle, Slot, Vote};
+use crate::ir::{Fragment, Matrix, MatrixType, NONE, Op, Redux, Shuffle, Slot, Vote};
 use crate::ops::Class;
 
 impl Builder<'_> {
@@ -147,7 +147,7 @@ impl Builder<'_> {
         if inst.has(Flag::Sp) || inst.has(Flag::SpOrdered) {
             return unsupported(inst);
         }
-        let shape = inst.flags().find_map(|f| {
+        let shape = inst.flags().find_map(|f| -> Option<(u16, u16, u16)> {
             Some(match f {
                 Flag::M8n8k4 => (8, 8, 4),
                 Flag::M8n8k16 => (8, 8, 16),
@@ -159,7 +159,7 @@ impl Builder<'_> {
                 Flag::M16n8k32 => (16, 8, 32),
                 Flag::M16n8k64 => (16, 8, 64),
                 Flag::M16n8k128 => (16, 8, 128),
-                Flag::M16n8k256 => (16, 8, 256u16),
+                Flag::M16n8k256 => (16, 8, 256),
                 _ => return None,
             })
         });
@@ -167,25 +167,7 @@ impl Builder<'_> {
         let (Some((m, n, k)), &[d_type, a_type, b_type, c_type]) = (shape, &types[..]) else {
             return unsupported(inst);
         };
-        let ty = |t: T| {
-            Some(match t {
-                T::F16 => MatrixType::F16,
-                T::Bf16 => MatrixType::Bf16,
-                T::Tf32 => MatrixType::Tf32,
-                T::F64 => MatrixType::F64,
-                T::F32 => MatrixType::F32,
-                T::S32 => MatrixType::S32,
-                T::S8 => MatrixType::S8,
-                T::U8 => MatrixType::U8,
-                T::S4 => MatrixType::S4,
-                T::U4 => MatrixType::U4,
-                T::E4m3 => MatrixType::E4m3,
-                T::E5m2 => MatrixType::E5m2,
-                T::B1 if inst.has(Flag::And) => MatrixType::B1And,
-                T::B1 => MatrixType::B1Xor,
-                _ => return None,
-            })
-        };
+        let ty = |t| matrix_type(inst, t);
         let (Some(d_type), Some(a_type), Some(b_type), Some(c_type)) =
             (ty(d_type), ty(a_type), ty(b_type), ty(c_type))
         else {
@@ -197,8 +179,8 @@ impl Builder<'_> {
         }
         let [d, a, b, c] = [0, 1, 2, 3].map(|i| self.fragment(inst, i));
         let matrix = Matrix {
-            // A depth of 256 does not fit: see `matrix::multiply`.
-            shape: (m, n, k.min(255) as u8),
+            shape: (m, n, k),
+            opaque: false,
             a_type,
             b_type,
             c_type,
@@ -250,4 +232,111 @@ impl Builder<'_> {
             })
             .collect()
     }
+
+    /// `wmma.load`, `wmma.store` and `wmma.mma`.
+    pub(super) fn wmma(&mut self, inst: &Instruction) -> Lowered<()> {
+        let shape = inst.flags().find_map(|f| -> Option<(u16, u16, u16)> {
+            Some(match f {
+                Flag::M16n16k16 => (16, 16, 16),
+                Flag::M16n16k8 => (16, 16, 8),
+                Flag::M8n32k16 => (8, 32, 16),
+                Flag::M32n8k16 => (32, 8, 16),
+                Flag::M8n8k4 => (8, 8, 4),
+                _ => return None,
+            })
+        });
+        let Some((m, n, k)) = shape else { return unsupported(inst) };
+        let load = inst.has(Flag::Load);
+        if load || inst.has(Flag::Store) {
+            let Some(ty) = inst.ty().and_then(|t| matrix_type(inst, t)).filter(|t| t.bits() >= 8)
+            else {
+                return unsupported(inst);
+            };
+            let (rows, columns) = if inst.has(Flag::A) {
+                (m, k)
+            } else if inst.has(Flag::B) {
+                (k, n)
+            } else {
+                (m, n)
+            };
+            let (registers, at) = if load { (0, 1) } else { (1, 0) };
+            let slots = self.fragment(inst, registers)?;
+            let target = self.target_of(inst, inst.space())?;
+            let memory = self.memory(inst, self.address(inst, at)?, target, ty.bits() / 8)?;
+            let stride = match inst.operands.get(2) {
+                Some(operand) => self.source(inst, operand, T::U32)?,
+                None => NONE,
+            };
+            let by_columns = inst.has(Flag::Col);
+            let fragment = Fragment { load, rows, columns, ty, by_columns, memory, stride, slots };
+            let per_register = (32 / ty.bits()).max(1);
+            let needed = (u32::from(rows) * u32::from(columns) / 32).div_ceil(per_register);
+            if (fragment.slots.len() as u32) < needed {
+                return malformed(inst, "the fragment has too few registers");
+            }
+            let index = self.program.fragments.len() as u32;
+            self.program.fragments.push(fragment);
+            return self.emit(Op::Fragment(index));
+        }
+        let types: Vec<T> = inst.types().collect();
+        // Half precision names only D and C; the others name all four.
+        let (d, a, b, c) = match types[..] {
+            [d, c] => (d, T::F16, T::F16, c),
+            [d, a, b, c] => (d, a, b, c),
+            _ => return unsupported(inst),
+        };
+        let ty = |t| matrix_type(inst, t);
+        let (Some(d_type), Some(a_type), Some(b_type), Some(c_type)) = (ty(d), ty(a), ty(b), ty(c))
+        else {
+            return unsupported(inst);
+        };
+        let [d, a, b, c] = [0, 1, 2, 3].map(|i| self.fragment(inst, i));
+        let matrix = Matrix {
+            shape: (m, n, k),
+            opaque: true,
+            a_type,
+            b_type,
+            c_type,
+            d_type,
+            saturate: inst.has(Flag::Satfinite),
+            a: a?,
+            b: b?,
+            c: c?,
+            d: d?,
+        };
+        let needed = |rows: u16, columns: u16, ty: MatrixType| {
+            (u32::from(rows) * u32::from(columns) / 32).div_ceil((32 / ty.bits()).max(1)) as usize
+        };
+        if matrix.a.len() < needed(m, k, a_type)
+            || matrix.b.len() < needed(k, n, b_type)
+            || matrix.c.len() < needed(m, n, c_type)
+            || matrix.d.len() < needed(m, n, d_type)
+        {
+            return malformed(inst, "a fragment has too few registers");
+        }
+        let index = self.program.matrices.len() as u32;
+        self.program.matrices.push(matrix);
+        self.emit(Op::Matrix(index))
+    }
+}
+
+/// A scalar type as an element of a matrix.
+fn matrix_type(inst: &Instruction, ty: T) -> Option<MatrixType> {
+    Some(match ty {
+        T::F16 => MatrixType::F16,
+        T::Bf16 => MatrixType::Bf16,
+        T::Tf32 => MatrixType::Tf32,
+        T::F64 => MatrixType::F64,
+        T::F32 => MatrixType::F32,
+        T::S32 => MatrixType::S32,
+        T::S8 => MatrixType::S8,
+        T::U8 => MatrixType::U8,
+        T::S4 => MatrixType::S4,
+        T::U4 => MatrixType::U4,
+        T::E4m3 => MatrixType::E4m3,
+        T::E5m2 => MatrixType::E5m2,
+        T::B1 if inst.has(Flag::And) => MatrixType::B1And,
+        T::B1 => MatrixType::B1Xor,
+        _ => return None,
+    })
 }

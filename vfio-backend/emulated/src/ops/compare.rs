@@ -163,12 +163,13 @@ comparisons! {
     InfiniteF32(a, _b: u32) { f(a).is_infinite() }
     NumberF32(a, _b: u32) { !f(a).is_nan() }
     NotNumberF32(a, _b: u32) { f(a).is_nan() }
-    NormalF32(a, _b: u32) { f(a).is_normal() }
+    /// Zeros count as normal.
+    NormalF32(a, _b: u32) { f(a).is_normal() | (f(a) == 0.0) }
     SubnormalF32(a, _b: u32) { f(a).is_subnormal() }
     FiniteF64(a, _b: u64) { d(a).is_finite() }
     InfiniteF64(a, _b: u64) { d(a).is_infinite() }
     NumberF64(a, _b: u64) { !d(a).is_nan() }
     NotNumberF64(a, _b: u64) { d(a).is_nan() }
-    NormalF64(a, _b: u64) { d(a).is_normal() }
+    NormalF64(a, _b: u64) { d(a).is_normal() | (d(a) == 0.0) }
     SubnormalF64(a, _b: u64) { d(a).is_subnormal() }
 }

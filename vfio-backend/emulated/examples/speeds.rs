@@ -1,0 +1,47 @@
+//! Runs the corpus's large cases on one thread and prints thread-instructions per second, and their geometric mean.
+//!
+//!     cargo run --release -p turnstile-emulated --example speeds [NAME…]
+
+#[path = "../tests/corpus/runner.rs"]
+mod runner;
+
+use turnstile_corpus::{Size, kernels};
+
+fn main() {
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    let (mut logs, mut count) = (0.0, 0);
+    println!("{:<24} {:>14} {:>10} {:>8}", "kernel", "instructions", "ms", "G/s");
+    for kernel in kernels() {
+        if !only.is_empty() && !only.iter().any(|o| kernel.name.contains(o.as_str())) {
+            continue;
+        }
+        let case = kernel.case(Size::Large);
+        let result = runner::Prepared::new(&case).and_then(|mut p| {
+            let first = p.launch(1)?;
+            let verdict = p.check();
+            p.fill()?;
+            let second = p.launch(1)?;
+            Ok((if second.elapsed < first.elapsed { second } else { first }, verdict))
+        });
+        match result {
+            Ok((report, verdict)) => {
+                let seconds = report.elapsed.as_secs_f64();
+                let speed = report.thread_instructions as f64 / seconds / 1e9;
+                logs += speed.ln();
+                count += 1;
+                let wrong = if verdict.is_ok() { "" } else { "  WRONG" };
+                println!(
+                    "{:<24} {:>14} {:>10.2} {:>8.2}{wrong}",
+                    kernel.name,
+                    report.thread_instructions,
+                    seconds * 1e3,
+                    speed
+                );
+            }
+            Err(e) => println!("{:<24} {e}", kernel.name),
+        }
+    }
+    if count > 0 {
+        println!("geometric mean of {count}: {:.2} G thread-instructions/s", (logs / f64::from(count)).exp());
+    }
+}
