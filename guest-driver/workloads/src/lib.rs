@@ -16,7 +16,7 @@
 //! | hostile | `only` | all | run only the attacks whose name contains this |
 //! | hostile | `deny` | found out | what the policy must not grant: `copy,fill,fence,...` |
 //! | hostile | `allow` | nothing | `raw-addresses`: the policy lets parameters hold addresses |
-//! | hostile | `guard` | none | `fence`: stray accesses are confined instead of ended |
+//! | hostile | `guard` | any | `none`: the policy has no program guard, so stray accesses fault |
 #![no_std]
 #![forbid(unsafe_code)]
 

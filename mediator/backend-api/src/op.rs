@@ -63,6 +63,8 @@ pub type Params = SmallVec<[u8; 256]>;
 /// one [`crate::Done`]. Operations with a queue run in submission order within that queue; the
 /// others run when they are ready.
 #[derive(Debug)]
+// A launch is large because its parameters are in it: a box would be an allocation a launch.
+#[allow(clippy::large_enum_variant)]
 pub enum BackendOp {
     /// Opens an address space. Answer: value = base of the arena, detail = its size in bytes.
     SpaceOpen {

@@ -30,6 +30,20 @@ enum Step {
     Waits(AdminWait),
 }
 
+/// What the dispatcher spends on a command's payload, refused or not: bytes it copies and lists it
+/// walks. Bounded by what the command could ask for at most.
+fn payload_cost(request: &Request, aperture_bytes: u64) -> u32 {
+    match request {
+        Request::DmaRegister(args) => args.extents.min(DmaExtent::MAX) as u32,
+        Request::ProgramLoad(args) => {
+            // An image lies in the aperture; a claim of more is refused without a byte copied, and
+            // must not keep the dispatcher paying it off for hours.
+            u32::try_from(args.bytes.min(aperture_bytes) / 1024).unwrap_or(u32::MAX)
+        }
+        _ => 0,
+    }
+}
+
 /// Longest kernel name, in bytes.
 const MAX_NAME: u64 = 256;
 
@@ -57,12 +71,16 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
 
     fn admin_command(&mut self, descriptor: &Descriptor, permit: Permit) -> u32 {
         let cookie = descriptor.cookie;
+        let mut payload = 0;
         let (opcode, step) = match Request::decode(descriptor) {
             Err(malformed) => {
                 let opcode = Opcode::from_code(descriptor.head as u16);
                 (opcode, Err(Refusal::new(malformed.status(), malformed.detail())))
             }
-            Ok(request) => (Some(request.opcode()), self.authorize_admin(request)),
+            Ok(request) => {
+                payload = payload_cost(&request, self.t.aperture.size());
+                (Some(request.opcode()), self.authorize_admin(request))
+            }
         };
         if step.is_ok()
             && self.t.policy.audit == AuditLevel::All
@@ -89,7 +107,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
                 self.post_admin(permit, opcode, &completion, fetched_ns);
             }
         }
-        opcode.map_or(1, |opcode| opcode.info().cost)
+        opcode.map_or(1, |opcode| opcode.info().cost).saturating_add(payload)
     }
 
     fn post_admin(
@@ -354,7 +372,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         let (pieces, bytes) = self.t.map.translate(&extents)?;
         let id = RegionId(self.ids.next());
         let rights =
-            Kind::DmaRegion.full_rights() - (Rights::READ | Rights::WRITE) | access.rights();
+            (Kind::DmaRegion.full_rights() - (Rights::READ | Rights::WRITE)) | access.rights();
         let charges = [(Resource::DmaRegions, 1), (Resource::DmaBytes, bytes)];
         let body = Body::Region { id, bytes, extents: extents.clone() };
         let (key, handle) =
@@ -384,7 +402,9 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         self.pin(key);
         let ticket = self.ticket(Purpose::Check(key));
         let policy = self.t.policy.clone();
-        self.fx.verify(ticket, VerifyJob { image: copy, format, policy, arena });
+        self.t.programs += 1;
+        let serial = self.t.programs;
+        self.fx.verify(ticket, VerifyJob { image: copy, format, policy, arena, serial });
         Ok(Step::Waits(AdminWait::Created(key, handle)))
     }
 

@@ -103,6 +103,8 @@ pub struct VerifyJob {
     pub policy: Arc<TenantPolicy>,
     /// Base and size of the address space it will run in.
     pub arena: (u64, u64),
+    /// Counts the programs of the tenant, so that each can have a place of its own for its variables.
+    pub serial: u64,
 }
 
 /// A program that was refused.

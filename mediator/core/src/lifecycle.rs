@@ -414,7 +414,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         self.audit(What::Revoked);
         self.close_all(Status::Revoked);
         self.t.registers.set_last_error(Status::Revoked);
-        self.t.registers.raise(DeviceStatus::LOST);
+        self.t.registers.settle(self.t.device_status());
     }
 
     // --- Guest memory --------------------------------------------------------------------------

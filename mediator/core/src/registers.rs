@@ -144,11 +144,6 @@ impl Registers {
         }
     }
 
-    /// Adds status bits without touching the others.
-    pub(crate) fn raise(&self, status: DeviceStatus) {
-        self.status.fetch_or(status.bits(), Ordering::AcqRel);
-    }
-
     pub(crate) fn set_last_error(&self, status: Status) {
         self.last_error.store(status as u32, Ordering::Relaxed);
     }

@@ -156,6 +156,8 @@ pub(crate) struct Tenant<M> {
     pub(crate) multiprocessors: u32,
     /// Nothing is left: the mediator may forget this tenant.
     pub(crate) detached: bool,
+    /// Programs checked so far.
+    pub(crate) programs: u64,
     pub(crate) counters: Counters,
 }
 
@@ -185,6 +187,7 @@ impl<M> Tenant<M> {
             turn: Turn::default(),
             multiprocessors,
             detached: false,
+            programs: 0,
             counters: Counters::default(),
         }
     }

@@ -20,9 +20,9 @@ use turnstile_backend_api::{MemoryId, SharedRegion};
 use turnstile_core::{Attachment, GuestMemory, Mediator, Registers, Settings, TenantId, Wrote};
 use turnstile_policy::Policy;
 
-pub const APERTURE: u64 = 1 << 20;
-pub const HEAP: u64 = 1 << 19;
-pub const RAM: u64 = 1 << 18;
+const APERTURE: u64 = 1 << 20;
+const HEAP: u64 = 1 << 19;
+const RAM: u64 = 1 << 18;
 const POLICY: &str = r#"{
   "version": 1,
   "device": { "backend": "emulated", "memory": "1GiB" },
@@ -224,7 +224,7 @@ impl World {
         for operand in info.operands {
             let byte = noise[at];
             match operand.usage {
-                op::Use::Cap(need) if byte % 8 != 0 => {
+                op::Use::Cap(need) if !byte.is_multiple_of(8) => {
                     let fits = |h: &&u64| {
                         Handle::from_raw(**h).kind().is_some_and(|k| need.kinds.contains(k.set()))
                     };

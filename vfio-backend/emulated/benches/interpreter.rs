@@ -8,7 +8,8 @@ use runner::Prepared;
 use turnstile_corpus::{Size, find};
 
 /// One kernel of each character: streaming, reduction, tiled, divergent, atomics, double precision.
-const KERNELS: &[&str] = &["vecadd", "saxpy", "reduce_f32", "sgemm_tiled", "mandelbrot", "histogram", "softmax"];
+const KERNELS: &[&str] =
+    &["vecadd", "saxpy", "reduce_f32", "sgemm_tiled", "mandelbrot", "histogram", "softmax"];
 
 fn interpreter(c: &mut Criterion) {
     let mut group = c.benchmark_group("interpreter");

@@ -42,6 +42,9 @@ fn main() {
         }
     }
     if count > 0 {
-        println!("geometric mean of {count}: {:.2} G thread-instructions/s", (logs / f64::from(count)).exp());
+        println!(
+            "geometric mean of {count}: {:.2} G thread-instructions/s",
+            (logs / f64::from(count)).exp()
+        );
     }
 }

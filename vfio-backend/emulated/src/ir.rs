@@ -705,13 +705,6 @@ pub(crate) struct Program {
     pub(crate) bulk: Vec<BulkCopy>,
 }
 
-impl Program {
-    /// The function whose code holds `pc`.
-    pub(crate) fn function_at(&self, pc: u32) -> Option<&Function> {
-        self.functions.iter().filter(|f| f.entry <= pc).max_by_key(|f| f.entry)
-    }
-}
-
 /// Where the windows of generic addressing lie: above every arena.
 pub(crate) mod window {
     /// Bytes of each window.

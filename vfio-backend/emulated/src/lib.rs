@@ -7,6 +7,7 @@
 //! Rooms: [`memory`] address spaces; [`program`] loading and launching; `lower` PTX tree to `ir`; `ops` the meaning of arithmetic; `exec` the interpreter;
 //! [`fault`] what stops a kernel. It decides nothing about permission: what arrives here is authorized.
 
+pub mod device; // the Backend implementation: written by the lead
 mod exec;
 pub mod fault;
 mod ir;

@@ -397,12 +397,6 @@ impl Segment {
 }
 
 impl Checked<'_> {
-    /// How the lanes lie.
-    #[inline(always)]
-    pub(crate) fn pattern(&self) -> Pattern {
-        self.pattern
-    }
-
     /// Loads element `index` of every lane (elements of `T` inside the checked width).
     #[inline(always)]
     pub(crate) fn gather<T: Cell>(&self, index: u64) -> [T; LANES] {
@@ -488,6 +482,22 @@ fn split(at: *mut u8, len: usize) -> (usize, usize) {
     (head, (len - head) & !7)
 }
 
+/// A 16-byte compare-and-swap. In a function of its own, never inlined (LLVM would inline this
+/// feature into a caller that lacks it): without the feature the intrinsic becomes a call that no
+/// library has.
+///
+/// # Safety
+/// The processor has `cmpxchg16b`; `at` is valid for 16 bytes and aligned to 16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "cmpxchg16b")]
+#[inline(never)]
+unsafe fn swap128(at: *mut u8, old: u128, new: u128) -> u128 {
+    // SAFETY: the caller's promise is this function's.
+    unsafe {
+        std::arch::x86_64::cmpxchg16b(at.cast(), old, new, Ordering::SeqCst, Ordering::SeqCst)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,8 +564,8 @@ mod tests {
     fn check_refuses_one_byte_too_far_and_misalignment() {
         let segment = Segment::zeroed(256).unwrap();
         let run: [u64; LANES] = std::array::from_fn(|i| i as u64 * 4);
-        assert_eq!(segment.check(&run, 4, 4).unwrap().pattern(), Pattern::Run);
-        assert_eq!(segment.check(&[8; LANES], 4, 4).unwrap().pattern(), Pattern::Same);
+        assert_eq!(segment.check(&run, 4, 4).unwrap().pattern, Pattern::Run);
+        assert_eq!(segment.check(&[8; LANES], 4, 4).unwrap().pattern, Pattern::Same);
         for lane in 0..LANES {
             let mut bad = run;
             bad[lane] = 253;
@@ -564,11 +574,12 @@ mod tests {
             assert!(segment.check(&bad, 4, 1).is_none());
             bad[lane] = 6;
             assert!(segment.check(&bad, 4, 4).is_none());
-            assert_eq!(segment.check(&bad, 2, 2).unwrap().pattern(), Pattern::Scattered);
+            assert_eq!(segment.check(&bad, 2, 2).unwrap().pattern, Pattern::Scattered);
         }
     }
 
     #[test]
+    #[allow(clippy::needless_range_loop)] // A lane number, not an index.
     fn gather_and_scatter_agree_in_every_pattern() {
         let segment = Segment::zeroed(1024).unwrap();
         for i in 0..256u64 {
@@ -582,21 +593,5 @@ mod tests {
             let expect = if i >= 16 { 77 } else { (shuffled[i] / 4) as u32 };
             assert_eq!(segment.load::<u32>(shuffled[i]), Some(expect));
         }
-    }
-}
-
-/// A 16-byte compare-and-swap. In a function of its own, never inlined (LLVM would inline this
-/// feature into a caller that lacks it): without the feature the intrinsic becomes a call that no
-/// library has.
-///
-/// # Safety
-/// The processor has `cmpxchg16b`; `at` is valid for 16 bytes and aligned to 16.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "cmpxchg16b")]
-#[inline(never)]
-unsafe fn swap128(at: *mut u8, old: u128, new: u128) -> u128 {
-    // SAFETY: the caller's promise is this function's.
-    unsafe {
-        std::arch::x86_64::cmpxchg16b(at.cast(), old, new, Ordering::SeqCst, Ordering::SeqCst)
     }
 }

@@ -531,12 +531,13 @@ fn strays(base: u64, bytes: u64) -> impl Iterator<Item = u64> {
     ])
 }
 
-/// Whether the program guard confines stray accesses instead of faulting on them.
+/// How a stray access may end: with a fault, or confined to the tenant's own arena by the program
+/// guard. Which of the two is the policy's choice, which a tenant cannot see; `guard=none` says.
 fn may_stray<T: Transport, E: Env>(lab: &Lab<'_, T, E>) -> &'static [Status] {
-    if lists(lab.env, "guard", "fence") {
-        &[Status::KernelFault, Status::Ok]
-    } else {
+    if lists(lab.env, "guard", "none") {
         &[Status::KernelFault]
+    } else {
+        &[Status::KernelFault, Status::Ok]
     }
 }
 
@@ -548,7 +549,7 @@ pub(super) fn peek<T: Transport, E: Env>(lab: &mut Lab<'_, T, E>) -> Result<Outc
             among("a stray read", stray, range.run("peek", stray)?, may)?;
             range.fine()?;
         }
-        Ok(Outcome::Refused("kernel_fault, for itself only"))
+        Ok(Outcome::Refused("kernel_fault or confined, for itself only"))
     })
 }
 
@@ -565,7 +566,7 @@ pub(super) fn poke<T: Transport, E: Env>(lab: &mut Lab<'_, T, E>) -> Result<Outc
             among("a stray write", stray, finish(&mut range.queue, token)?, may)?;
             range.fine()?;
         }
-        Ok(Outcome::Refused("kernel_fault, for itself only"))
+        Ok(Outcome::Refused("kernel_fault or confined, for itself only"))
     })
 }
 

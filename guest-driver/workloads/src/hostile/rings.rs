@@ -133,14 +133,14 @@ pub(super) fn all_indices<T: Transport, E: Env>(
 pub(super) fn admin_broken<T: Transport, E: Env>(
     lab: &mut Lab<'_, T, E>,
 ) -> Result<Outcome, Failure> {
-    for wild in [65, 1 << 20, u32::MAX] {
+    // One command was fetched: these lie more than a ring ahead of it, or behind it.
+    for wild in [67, 1 << 20, u32::MAX] {
         let device = lab.start()?;
         let session = device.open_session().during("open a session")?;
         let bench = Bench { device: &device, session: &session };
         let admin_ring = Layout::new(0, turnstile_abi::regs::ADMIN_DEPTH.into(), 1 << 20);
         let admin_ring = admin_ring.map_err(Error::from).during("lay the admin ring out")?;
-        let at = wild.wrapping_add(2);
-        bench.store(&admin_ring, TAIL, at)?;
+        bench.store(&admin_ring, TAIL, wild)?;
         bench.noticed(0)?;
         // A reset brings it back.
         let device = lab.start()?;
@@ -220,7 +220,9 @@ where
         device.check().during("check the device")?;
         let forged = Handle::new(Kind::Queue, round, 9);
         let destroy = op::queue_destroy::Args { queue: forged };
-        among("the admin queue", 0, admin(&device, destroy)?.status, &[Status::BadHandle])?;
+        // A slot that was used before the last reset says so.
+        let may = &[Status::BadHandle, Status::Reset];
+        among("the admin queue", 0, admin(&device, destroy)?.status, may)?;
     }
     Ok(Outcome::Harmless("the device survives; a reset brings the queue back"))
 }

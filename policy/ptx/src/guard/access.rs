@@ -196,7 +196,7 @@ pub(super) fn fragment(
     let (_, most) = stride.unsigned(32);
     let step = (128 / bits).max(1);
     let aligned = u64::from(stride.trailing_zeros()) >= u64::from(step.trailing_zeros())
-        || stride.constant().is_some_and(|c| c as u64 % step == 0);
+        || stride.constant().is_some_and(|c| (c as u64).is_multiple_of(step));
     if aligned && most <= limit {
         return Ok(((outer - 1) * most * bits / 8 + line, None));
     }

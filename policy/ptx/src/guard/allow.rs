@@ -58,9 +58,9 @@ fn instruction(i: &mut Instruction) -> Result<(), Refusal> {
             "mbarrier operations fault when the barrier in shared memory holds what they do not expect, \
              and any store can make it so; use bar.sync, and cp.async with wait_group",
         ),
-        Some(Op::Cp) if i.has(Flag::Mbarrier) || i.has(Flag::MbarrierCompleteTx) => {
-            refuse("a copy that completes on an mbarrier, which can fault; use cp.async with wait_group")
-        }
+        Some(Op::Cp) if i.has(Flag::Mbarrier) || i.has(Flag::MbarrierCompleteTx) => refuse(
+            "a copy that completes on an mbarrier, which can fault; use cp.async with wait_group",
+        ),
         Some(Op::Cvta) if spaces().any(Space::is_param) => {
             refuse("a generic address of kernel parameters is not supported; copy them first")
         }

@@ -33,6 +33,7 @@ pub(super) fn uses(i: &Instruction) -> Option<(Option<i64>, Option<i64>)> {
 /// [`Refusal::Instruction`] at the first use that differs from an earlier one.
 pub(super) fn check(module: &Module) -> Result<(), Refusal> {
     let calls = Calls::new(module);
+    #[allow(clippy::type_complexity)] // Number, count and place of each use, by function.
     let mut found: Vec<Vec<(Option<i64>, Option<i64>, crate::tree::Span)>> = Vec::new();
     let mut any = false;
     for f in &calls.functions {
@@ -71,7 +72,8 @@ pub(super) fn check(module: &Module) -> Result<(), Refusal> {
                     }
                 };
                 if !agrees {
-                    let why = "a barrier that is used with different thread counts, which can fault";
+                    let why =
+                        "a barrier that is used with different thread counts, which can fault";
                     return Err(Refusal::Instruction { at: *at, why });
                 }
             }

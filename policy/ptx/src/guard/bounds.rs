@@ -276,7 +276,7 @@ impl Pass<'_, '_> {
         if job.offset < 0 || end.is_none_or(|end| end as u64 > limit) {
             return refuse("an access outside the variable that it names");
         }
-        if job.offset as u64 % align != 0 {
+        if !(job.offset as u64).is_multiple_of(align) {
             return refuse("an access that is not aligned to its size");
         }
         if declared < align {

@@ -149,7 +149,9 @@ impl Refusal {
 
 fn check_options(options: &GuardOptions) -> Result<(), Refusal> {
     let arena = options.arena;
-    if !arena.contains(options.report_address, RECORD_BYTES) || options.report_address % 16 != 0 {
+    if !arena.contains(options.report_address, RECORD_BYTES)
+        || !options.report_address.is_multiple_of(16)
+    {
         return Err(Refusal::Options("the violation record is not in the arena or not aligned"));
     }
     if !arena.contains(options.variables, 0) {

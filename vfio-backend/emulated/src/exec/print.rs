@@ -134,7 +134,10 @@ fn render(view: &View<'_>, template: &[u8], args: u64, lane: usize) -> Vec<u8> {
             }
             n
         };
-        field.width = digits(&mut take);
+        #[allow(clippy::redundant_closure_call)] // The same reading happens twice.
+        {
+            field.width = digits(&mut take);
+        }
         if rest.peek() == Some(&b'.') {
             rest.next();
             let mut digits = |take: &mut dyn FnMut(u64) -> u64| -> usize {

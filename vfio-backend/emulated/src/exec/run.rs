@@ -70,7 +70,10 @@ pub(crate) fn run(
                 let issued = u64::from($end - start);
                 work.warp_instructions += issued;
                 work.thread_instructions += issued * u64::from(mask.count_ones());
-                fuel -= issued as i64;
+                #[allow(unused_assignments)] // Where the group ends, nobody looks again.
+                {
+                    fuel -= issued as i64;
+                }
             }};
         }
         /// Puts the running group back at `$pc`.

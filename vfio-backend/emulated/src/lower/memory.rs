@@ -413,9 +413,7 @@ impl Builder<'_> {
     fn bulk_copy(&mut self, inst: &Instruction) -> Lowered<()> {
         let spaces: Vec<PtxSpace> = inst.spaces().collect();
         let &[to, from] = &spaces[..] else { return unsupported(inst) };
-        if inst.mods.iter().any(|m| *m == Mod::Flag(Flag::Tensor))
-            || (to.is_shared() && from.is_shared())
-        {
+        if inst.mods.contains(&Mod::Flag(Flag::Tensor)) || (to.is_shared() && from.is_shared()) {
             return unsupported(inst);
         }
         let (to, from) = (self.target_of(inst, Some(to))?, self.target_of(inst, Some(from))?);

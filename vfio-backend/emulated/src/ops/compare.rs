@@ -1,5 +1,7 @@
 //! Comparisons: two lanes in, one bit of a predicate out. Source: PTX ISA 9.0, sections 9.7.3.20 (`testp`) and 9.7.6.
 
+#![allow(clippy::neg_cmp_op_on_partial_ord)] // An unordered comparison is the negation of an ordered one.
+
 use super::half::{bf16_to_f32, f16_to_f32};
 use super::int32::s16;
 
@@ -63,9 +65,11 @@ macro_rules! comparisons {
         impl Compare {
             /// Every comparison, for tests.
             #[cfg(test)]
+            #[allow(dead_code)] // Not every family has a test that walks it.
             pub(crate) const ALL: &'static [Compare] = &[$(Compare::$name,)+];
 
             /// Class of both operands.
+            #[allow(dead_code)] // For tests that walk the family.
             pub(crate) fn class(self) -> super::Class {
                 match self { $( Compare::$name => <$class as super::Classed>::CLASS, )+ }
             }

@@ -6,7 +6,7 @@ use super::lane_ops;
 #[inline(always)]
 fn mul_hi(a: u64, b: u64) -> u64 {
     let (al, ah, bl, bh) = (a & 0xffff_ffff, a >> 32, b & 0xffff_ffff, b >> 32);
-    let mid = ah * bl + (al * bl >> 32);
+    let mid = ah * bl + ((al * bl) >> 32);
     let mid2 = al * bh + (mid & 0xffff_ffff);
     ah * bh + (mid >> 32) + (mid2 >> 32)
 }

@@ -76,6 +76,7 @@ macro_rules! lane_ops {
         impl $family {
             /// Every operation of the family, for tests.
             #[cfg(test)]
+            #[allow(dead_code)] // Not every family has a test that walks it.
             pub(crate) const ALL: &'static [$family] = &[$($family::$name,)+];
 
             /// Operand classes.

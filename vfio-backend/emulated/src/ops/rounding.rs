@@ -17,8 +17,6 @@ pub(crate) enum Rounding {
     Up,
     /// Towards zero with the last bit set when inexact: an intermediate for a second rounding.
     Odd,
-    /// To nearest, ties away from zero.
-    Away,
 }
 
 impl Rounding {
@@ -97,12 +95,6 @@ pub(crate) fn round_f64_to_f32(v: f64, mode: Rounding) -> f32 {
         Rounding::Up if negative => toward,
         Rounding::Up => toward + 1,
         Rounding::Odd => toward | 1,
-        Rounding::Away => {
-            // A tie lies exactly between the neighbours.
-            let (low, high) = (f32::from_bits(toward), f32::from_bits(toward + 1));
-            let middle = (f64::from(low) + f64::from(high)) / 2.0;
-            if high.is_finite() && v.abs() >= middle.abs() { toward + 1 } else { bits }
-        }
         Rounding::Nearest => bits,
     };
     f32::from_bits(out)

@@ -50,7 +50,6 @@ fn pack(v: Exact, mode: Rounding) -> f64 {
             shift > 0 && (rest > half || (rest == half && (v.sticky || kept & 1 != 0)))
         }
         Rounding::Odd => inexact && kept & 1 == 0,
-        Rounding::Away => shift > 0 && rest >= half,
         _ => inexact && away(v.negative, mode),
     };
     let kept = kept as u64 + u64::from(up);
@@ -59,7 +58,7 @@ fn pack(v: Exact, mode: Rounding) -> f64 {
     let field = (exponent + 1074) as i64;
     let (field, kept) = if kept < 1 << 52 { (0, kept) } else { (field, kept) };
     if field >= 2046 || (field == 2045 && kept == 1 << 53) {
-        let infinite = matches!(mode, Rounding::Nearest | Rounding::Away) || away(v.negative, mode);
+        let infinite = mode == Rounding::Nearest || away(v.negative, mode);
         return f64::from_bits(
             sign | if infinite { 0x7ff0_0000_0000_0000 } else { 0x7fef_ffff_ffff_ffff },
         );
@@ -137,7 +136,7 @@ pub(crate) fn div(a: f64, b: f64, mode: Rounding) -> f64 {
     let top = a.significand.leading_zeros() as i32;
     let numerator = a.significand << top;
     let quotient = numerator / b.significand;
-    let sticky = numerator % b.significand != 0;
+    let sticky = !numerator.is_multiple_of(b.significand);
     let negative = a.negative != b.negative;
     pack(
         Exact { negative, significand: quotient, exponent: a.exponent - top - b.exponent, sticky },

@@ -11,7 +11,7 @@ use turnstile_ptx::view::ModuleView;
 use turnstile_ptx::{Limits, parse};
 
 /// A case with its program loaded and its buffers filled.
-pub struct Prepared<'c> {
+pub(crate) struct Prepared<'c> {
     case: &'c Case,
     space: AddressSpace,
     program: LoadedProgram,
@@ -21,7 +21,7 @@ pub struct Prepared<'c> {
 
 impl<'c> Prepared<'c> {
     /// Loads the program and fills the buffers.
-    pub fn new(case: &'c Case) -> Result<Self, String> {
+    pub(crate) fn new(case: &'c Case) -> Result<Self, String> {
         let module =
             parse(case.kernel.ptx.as_bytes(), &Limits::default()).map_err(|e| e.to_string())?;
         let view = ModuleView::of(&module).map_err(|e| e.to_string())?;
@@ -49,7 +49,7 @@ impl<'c> Prepared<'c> {
     }
 
     /// Puts the initial contents into every buffer.
-    pub fn fill(&mut self) -> Result<(), String> {
+    pub(crate) fn fill(&mut self) -> Result<(), String> {
         for (buffer, address) in self.case.buffers.iter().zip(&self.addresses) {
             let mut bytes = buffer.initial.clone();
             for p in &buffer.pointers {
@@ -62,7 +62,7 @@ impl<'c> Prepared<'c> {
     }
 
     /// Launches with so many host threads.
-    pub fn launch(&mut self, workers: u32) -> Result<LaunchReport, String> {
+    pub(crate) fn launch(&mut self, workers: u32) -> Result<LaunchReport, String> {
         let launch = &self.case.launch;
         let config = LaunchConfig {
             dynamic_shared_bytes: launch.shared,
@@ -77,7 +77,8 @@ impl<'c> Prepared<'c> {
     }
 
     /// Compares every buffer with what the host computed.
-    pub fn check(&self) -> Result<(), String> {
+    #[allow(dead_code)] // The benchmark only times.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut outputs = Vec::new();
         for (buffer, address) in self.case.buffers.iter().zip(&self.addresses) {
             let mut bytes = vec![0; buffer.initial.len()];

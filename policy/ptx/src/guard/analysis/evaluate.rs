@@ -22,7 +22,7 @@ const CONDITIONS: usize = 32;
 
 /// What a condition says of a value.
 #[derive(Clone, Copy, Debug)]
-pub enum Fact {
+pub(super) enum Fact {
     /// Its offset from `base` is in `lo..=hi` modulo `2^width`. `base` is [`NUMBER`] for numbers.
     Within {
         /// Least.
@@ -42,7 +42,7 @@ pub enum Fact {
 }
 
 /// Everything that evaluation needs.
-pub struct Evaluator<'s> {
+pub(super) struct Evaluator<'s> {
     /// The function's values.
     pub ssa: &'s Ssa,
     /// Its graph.
@@ -59,7 +59,7 @@ pub struct Evaluator<'s> {
 
 /// What is known at a place.
 #[derive(Default)]
-pub struct Context {
+pub(super) struct Context {
     facts: Vec<(Id, Fact)>,
     memo: Vec<(Id, Value)>,
     work: u32,
@@ -67,7 +67,7 @@ pub struct Context {
 
 impl Context {
     /// The facts.
-    pub fn facts(&self) -> &[(Id, Fact)] {
+    pub(super) fn facts(&self) -> &[(Id, Fact)] {
         &self.facts
     }
 }
@@ -94,7 +94,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// The general approximation of an operand; `None` when nothing reaches it yet.
-    pub fn general(&self, arg: Arg) -> Option<Value> {
+    pub(super) fn general(&self, arg: Arg) -> Option<Value> {
         match arg {
             Arg::Value(id) => self.values[id as usize],
             Arg::Int(value) => Some(Value::int(value)),
@@ -105,7 +105,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// What is known at the start of a block.
-    pub fn context(&self, block: u32) -> Context {
+    pub(super) fn context(&self, block: u32) -> Context {
         let mut context = Context::default();
         self.conditions(block, &mut context);
         context
@@ -132,7 +132,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// What is known when an edge is taken.
-    pub fn edge_context(&self, edge: u32) -> Context {
+    pub(super) fn edge_context(&self, edge: u32) -> Context {
         let mut context = Context::default();
         self.edge_facts(edge, &mut context);
         self.conditions(self.graph.edges[edge as usize].from, &mut context);
@@ -147,7 +147,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// Adds that a predicate has a value.
-    pub fn assume(&self, predicate: Arg, holds: bool, context: &mut Context, depth: u32) {
+    pub(super) fn assume(&self, predicate: Arg, holds: bool, context: &mut Context, depth: u32) {
         let Arg::Value(id) = predicate else { return };
         if depth == 0 {
             return;
@@ -294,7 +294,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// An operand's value at a place; `None` when nothing reaches it.
-    pub fn at(&self, arg: Arg, context: &mut Context) -> Option<Value> {
+    pub(super) fn at(&self, arg: Arg, context: &mut Context) -> Option<Value> {
         context.memo.clear();
         context.work = WORK;
         self.go(arg, context, DEPTH)
@@ -328,7 +328,7 @@ impl<'s> Evaluator<'s> {
     }
 
     /// The value of an expression from its operands' (phis: see the solver).
-    pub fn expression(
+    pub(super) fn expression(
         &self,
         e: &Expression,
         get: &mut dyn FnMut(Arg) -> Option<Value>,
@@ -495,7 +495,7 @@ impl<'s> Evaluator<'s> {
 }
 
 /// The more exact of two approximations of the same value.
-pub fn tighter(a: Value, b: Value) -> Value {
+pub(super) fn tighter(a: Value, b: Value) -> Value {
     if a.bases != b.bases {
         return if b.is_number() { a } else { b };
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::tree::{self, Instruction, Name, Op, Operand, Statement};
 
 /// No block, or no instruction.
-pub const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// A way from one block to another.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +172,7 @@ impl<'a> Graph<'a> {
                     }
                 }
                 Some(Op::Brx) => {
-                    let list = last.operands.iter().filter_map(Operand::as_symbol).last();
+                    let list = last.operands.iter().filter_map(Operand::as_symbol).next_back();
                     if let Some(list) = list.and_then(|name| targets.get(name)) {
                         let mut seen: Vec<u32> = list.targets.iter().filter_map(find).collect();
                         seen.sort_unstable();

@@ -4,7 +4,7 @@
 use crate::tree::{Name, Special};
 
 /// A value: an index into [`super::ssa::Ssa::expressions`].
-pub type Id = u32;
+pub(super) type Id = u32;
 
 /// An operand of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ pub enum Arg {
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The usual six.
-pub enum Relation {
+pub(super) enum Relation {
     Eq,
     Ne,
     Lt,
@@ -35,7 +35,7 @@ pub enum Relation {
 
 impl Relation {
     /// The relation that holds exactly when this one does not.
-    pub const fn negated(self) -> Self {
+    pub(super) const fn negated(self) -> Self {
         match self {
             Self::Eq => Self::Ne,
             Self::Ne => Self::Eq,
@@ -47,7 +47,7 @@ impl Relation {
     }
 
     /// The relation of the operands the other way round.
-    pub const fn flipped(self) -> Self {
+    pub(super) const fn flipped(self) -> Self {
         match self {
             Self::Eq => Self::Eq,
             Self::Ne => Self::Ne,
@@ -62,7 +62,7 @@ impl Relation {
 /// How a value is computed. Widths are in bits; `signed` says how operands are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Named after the PTX instructions they stand for.
-pub enum Kind {
+pub(super) enum Kind {
     /// Anything.
     Unknown,
     /// A number from the first to the second.
@@ -136,7 +136,7 @@ pub enum Kind {
 
 /// An expression.
 #[derive(Clone, Copy, Debug)]
-pub struct Expression {
+pub(super) struct Expression {
     /// Operation.
     pub kind: Kind,
     /// Width of the operation in bits.

@@ -9,7 +9,7 @@ use crate::tree::{Flag, Instruction, Name, Op, Operand, ScalarType};
 use super::ir::{Kind, Relation};
 
 /// A register written and how.
-pub struct Write<'a> {
+pub(super) struct Write<'a> {
     /// The register.
     pub register: &'a Name,
     /// Operation.
@@ -58,7 +58,7 @@ fn load_range(ty: ScalarType) -> Kind {
 }
 
 /// Calls `sink` for every register the instruction writes.
-pub fn lower<'a>(i: &'a Instruction, mut sink: impl FnMut(Write<'a>)) {
+pub(super) fn lower<'a>(i: &'a Instruction, mut sink: impl FnMut(Write<'a>)) {
     if let Some(op) = i.op()
         && understood(i, op, &mut sink)
     {

@@ -22,7 +22,7 @@ const NARROWING: u32 = 3;
 const THRESHOLDS: usize = 256;
 
 /// Computes [`Evaluator::values`] for everything that the given operands depend on.
-pub fn solve(evaluator: &mut Evaluator<'_>, wanted: impl Iterator<Item = Arg>) {
+pub(super) fn solve(evaluator: &mut Evaluator<'_>, wanted: impl Iterator<Item = Arg>) {
     let slice = slice(evaluator, wanted);
     let count = evaluator.ssa.expressions.len();
     evaluator.values = vec![Some(Value::TOP); count];

@@ -15,7 +15,7 @@ use super::value::MAX_OBJECTS;
 
 /// A phi: one argument for each edge into its block.
 #[derive(Debug)]
-pub struct Phi {
+pub(super) struct Phi {
     /// Its block.
     pub block: u32,
     /// The value it defines.
@@ -26,7 +26,7 @@ pub struct Phi {
 
 /// A memory operand.
 #[derive(Clone, Copy, Debug)]
-pub struct AddressUse {
+pub(super) struct AddressUse {
     /// Instruction.
     pub instruction: u32,
     /// Index of the operand.
@@ -39,7 +39,7 @@ pub struct AddressUse {
 }
 
 /// The function's values.
-pub struct Ssa {
+pub(super) struct Ssa {
     /// One for each value.
     pub expressions: Vec<Expression>,
     /// Block of each value.
@@ -73,7 +73,7 @@ struct Builder<'a, 'g> {
 }
 
 /// The objects a function may name: shared variables of the module, and its own locals and parameters.
-pub fn candidates(
+pub(super) fn candidates(
     module_shared: &[&Variable],
     params: &[Variable],
     is_entry: bool,
@@ -105,7 +105,7 @@ pub fn candidates(
 
 impl Ssa {
     /// Builds the values of a function.
-    pub fn new<'g>(
+    pub(super) fn new<'g>(
         graph: &'g Graph<'_>,
         candidates: HashMap<Name, Object>,
         params: &'g HashMap<Name, u64>,
@@ -145,7 +145,7 @@ impl Ssa {
     }
 
     /// Follows copies and additions of constants back to a value; `None` when they do not lead there.
-    pub fn chain_to(&self, mut arg: Arg, goal: Id, width: u32) -> Option<(Arg, i64)> {
+    pub(super) fn chain_to(&self, mut arg: Arg, goal: Id, width: u32) -> Option<(Arg, i64)> {
         let mut offset = 0i64;
         for _ in 0..64 {
             if arg == Arg::Value(goal) {
@@ -158,7 +158,7 @@ impl Ssa {
     }
 
     /// If the value is another one plus a constant, that one and the constant.
-    pub fn step(&self, arg: Arg, width: u32) -> Option<(Arg, i64)> {
+    pub(super) fn step(&self, arg: Arg, width: u32) -> Option<(Arg, i64)> {
         let Arg::Value(id) = arg else { return None };
         let e = &self.expressions[id as usize];
         if e.width != width {

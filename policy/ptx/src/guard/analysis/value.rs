@@ -10,7 +10,7 @@
 pub const NUMBER: u64 = 1 << 63;
 
 /// Bases that a value can tell apart; objects beyond are plain numbers of unknown value.
-pub const MAX_OBJECTS: usize = 31;
+pub(super) const MAX_OBJECTS: usize = 31;
 
 /// A set of bit patterns; see the module's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Value {
 }
 
 /// All bits below `width`.
-pub const fn mask(width: u32) -> u64 {
+pub(super) const fn mask(width: u32) -> u64 {
     if width >= 64 { u64::MAX } else { (1 << width) - 1 }
 }
 

@@ -21,28 +21,28 @@ struct Space {
 
 /// The model and everything the mediator asked of it.
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     spaces: HashMap<SpaceId, Space>,
     /// Not answered yet, in order.
-    pub pending: Vec<(Ticket, BackendOp)>,
-    pub checks: Vec<Ticket>,
-    pub aborted: Vec<SpaceId>,
-    pub detached: Vec<TenantId>,
-    pub removed: Vec<u64>,
-    pub interrupts: u64,
-    pub denied: u64,
+    pub(crate) pending: Vec<(Ticket, BackendOp)>,
+    pub(crate) checks: Vec<Ticket>,
+    pub(crate) aborted: Vec<SpaceId>,
+    pub(crate) detached: Vec<TenantId>,
+    pub(crate) removed: Vec<u64>,
+    pub(crate) interrupts: u64,
+    pub(crate) denied: u64,
     /// Which guest memory and aperture belong together: region of RAM -> aperture.
-    pub partner: HashMap<MemoryId, MemoryId>,
+    pub(crate) partner: HashMap<MemoryId, MemoryId>,
 }
 
 impl Model {
     /// Nothing is left in the backend.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.spaces.is_empty() && self.pending.is_empty() && self.checks.is_empty()
     }
 
     /// Objects of any kind that are alive.
-    pub fn regions(&self) -> usize {
+    pub(crate) fn regions(&self) -> usize {
         self.spaces.values().map(|s| s.regions.len()).sum()
     }
 
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// Answers the pending operation at `index` (modulo what is there), in order within a queue.
-    pub fn answer(&mut self, index: usize, fail: bool) -> Option<BackendEvent> {
+    pub(crate) fn answer(&mut self, index: usize, fail: bool) -> Option<BackendEvent> {
         if self.pending.is_empty() {
             return None;
         }
@@ -163,15 +163,25 @@ impl Model {
             outcome = Outcome::failed(Status::Backend, 0);
             if let Some(space) = self.spaces.get_mut(&op.space()) {
                 match &op {
-                    BackendOp::BufferCreate { buffer, .. } => drop(space.buffers.remove(&buffer.0)),
-                    BackendOp::DmaMap { region, .. } => drop(space.regions.remove(&region.0)),
+                    BackendOp::BufferCreate { buffer, .. } => {
+                        space.buffers.remove(&buffer.0);
+                    }
+                    BackendOp::DmaMap { region, .. } => {
+                        space.regions.remove(&region.0);
+                    }
                     BackendOp::ProgramLoad { program, .. } => {
-                        drop(space.programs.remove(&program.0));
+                        {
+                            space.programs.remove(&program.0);
+                        };
                     }
                     BackendOp::FunctionGet { function, .. } => {
-                        drop(space.functions.remove(&function.0));
+                        {
+                            space.functions.remove(&function.0);
+                        };
                     }
-                    BackendOp::QueueOpen { queue, .. } => drop(space.queues.remove(&queue.0)),
+                    BackendOp::QueueOpen { queue, .. } => {
+                        space.queues.remove(&queue.0);
+                    }
                     _ => {}
                 }
             }
@@ -183,7 +193,7 @@ impl Model {
     }
 
     /// A space that dies: its open operations are answered with `DeviceLost`, in any case.
-    pub fn kill_space(&mut self, index: usize) -> Vec<BackendEvent> {
+    pub(crate) fn kill_space(&mut self, index: usize) -> Vec<BackendEvent> {
         let mut ids: Vec<_> = self.spaces.keys().copied().collect();
         ids.sort();
         let Some(&space) = ids.get(index % ids.len().max(1)) else { return Vec::new() };
@@ -202,7 +212,7 @@ impl Model {
     }
 
     /// The verdict on the oldest program.
-    pub fn verdict(&mut self, good: bool) -> Option<(Ticket, Result<Code, ProgramRefused>)> {
+    pub(crate) fn verdict(&mut self, good: bool) -> Option<(Ticket, Result<Code, ProgramRefused>)> {
         let ticket = (!self.checks.is_empty()).then(|| self.checks.remove(0))?;
         let code = Code::Listed(Box::new([]));
         Some((
