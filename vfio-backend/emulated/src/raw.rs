@@ -215,28 +215,15 @@ impl Segment {
 
     /// Replaces 16 bytes by `new`, if they are `expected` or that is not given. The old value.
     ///
-    /// Atomic against every access where the processor has a 16-byte compare-and-swap, else against other calls of this
-    /// function only.
+    /// Atomic against other calls of this function only: LLVM turns the 16-byte intrinsic into a library call that is not
+    /// there as soon as it is inlined.
     pub(crate) fn exchange128(
         &self,
         offset: u64,
         expected: Option<u128>,
         new: u128,
     ) -> Option<u128> {
-        let at = self.place(offset, 16)?;
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("cmpxchg16b") {
-            let mut old = expected.unwrap_or(0);
-            loop {
-                // SAFETY: the feature was detected; `place` checked that 16 aligned bytes are inside, and the base is
-                // aligned to 16.
-                let seen = unsafe { swap128(at, old, new) };
-                if seen == old || expected.is_some() {
-                    return Some(seen);
-                }
-                old = seen;
-            }
-        }
+        self.place(offset, 16)?;
         static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _held = LOCK.lock().unwrap_or_else(|e| e.into_inner());
         let (low, high) = (self.atomic64(offset)?, self.atomic64(offset + 8)?);
@@ -246,7 +233,6 @@ impl Segment {
             low.store(new as u64, Ordering::SeqCst);
             high.store((new >> 64) as u64, Ordering::SeqCst);
         }
-        let _ = at;
         Some(old)
     }
 
@@ -480,22 +466,6 @@ pub(crate) fn full_fence() {
 fn split(at: *mut u8, len: usize) -> (usize, usize) {
     let head = at.align_offset(8).min(len);
     (head, (len - head) & !7)
-}
-
-/// A 16-byte compare-and-swap. In a function of its own, never inlined (LLVM would inline this
-/// feature into a caller that lacks it): without the feature the intrinsic becomes a call that no
-/// library has.
-///
-/// # Safety
-/// The processor has `cmpxchg16b`; `at` is valid for 16 bytes and aligned to 16.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "cmpxchg16b")]
-#[inline(never)]
-unsafe fn swap128(at: *mut u8, old: u128, new: u128) -> u128 {
-    // SAFETY: the caller's promise is this function's.
-    unsafe {
-        std::arch::x86_64::cmpxchg16b(at.cast(), old, new, Ordering::SeqCst, Ordering::SeqCst)
-    }
 }
 
 #[cfg(test)]

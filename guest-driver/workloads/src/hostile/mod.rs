@@ -11,6 +11,7 @@
 mod descriptors;
 mod handles;
 mod lab;
+mod launches;
 mod life;
 mod mmio;
 mod pages;
@@ -103,15 +104,15 @@ where
         ("programs with one byte changed", programs::flipped),
         ("machine code the policy does not list", programs::unlisted),
         ("kernel names that are none", programs::names),
-        ("launches of impossible shape", programs::shapes),
-        ("parameter blocks out of range", programs::parameters),
-        ("relocations that lie", programs::relocations),
-        ("parameters rewritten by a second vCPU", programs::raced),
-        ("device addresses in parameters", programs::raw_addresses),
-        ("a kernel that reads outside its arena", programs::peek),
-        ("a kernel that writes outside its arena", programs::poke),
-        ("a kernel that traps", programs::trap),
-        ("a kernel that never ends", programs::endless),
+        ("launches of impossible shape", launches::shapes),
+        ("parameter blocks out of range", launches::parameters),
+        ("relocations that lie", launches::relocations),
+        ("parameters rewritten by a second vCPU", launches::raced),
+        ("device addresses in parameters", launches::raw_addresses),
+        ("a kernel that reads outside its arena", launches::peek),
+        ("a kernel that writes outside its arena", launches::poke),
+        ("a kernel that traps", launches::trap),
+        ("a kernel that never ends", launches::endless),
         ("fences backwards", life::backwards),
         ("waits for ever", life::forever),
         ("reset in the middle of work", life::reset),
