@@ -571,7 +571,7 @@ fn search(actions: &[Action]) {
 #[test]
 fn any_order_of_events_keeps_the_invariants() {
     let config = ProptestConfig {
-        cases: 400,
+        cases: 1500,
         max_shrink_iters: 2000,
         failure_persistence: None,
         ..ProptestConfig::default()
