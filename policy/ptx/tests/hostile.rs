@@ -186,7 +186,6 @@ fn a_quarter_of_a_mebibyte_takes_at_most_three_seconds() {
 
 /// The size that policies allow by default; built without optimisation this takes minutes.
 #[test]
-#[ignore = "known defect: some hostile inputs take minutes"]
 #[ignore = "minutes without optimisation; run with --release -- --ignored"]
 fn four_mebibytes_take_at_most_ten_seconds() {
     run(4 << 20, Duration::from_secs(10));
