@@ -7,7 +7,6 @@
 //! [`Value::TOP`]. Total: bounded sweeps, bounded depth, and a function whose graph is out of bounds is
 //! simply not understood.
 
-mod affine;
 mod evaluate;
 mod graph;
 mod ir;
@@ -114,13 +113,7 @@ impl<'a> Analysis<'a> {
                 let predicate = ssa.predicates[index as usize];
                 evaluator.assume(predicate, !guard.negated, &mut context, 4);
             }
-            let value = evaluator.at(arg, &mut context).unwrap_or(Value::TOP);
-            let Arg::Value(id) = arg else { return value };
-            let width = ssa.expressions[id as usize].width;
-            match affine::value(&evaluator, arg, width, &mut context) {
-                Some(sum) if value.lo != value.hi => evaluate::tighter(value, sum),
-                _ => value,
-            }
+            evaluator.at(arg, &mut context).unwrap_or(Value::TOP)
         };
         for address in &ssa.addresses {
             let index = address.instruction;
