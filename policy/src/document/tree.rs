@@ -150,8 +150,9 @@ impl<'t> Parser<'t> {
     }
 
     fn space(&mut self) -> Result<(), Syntax> {
-        let rest = &self.text[self.at..];
-        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
+        let rest = &self.text.as_bytes()[self.at..];
+        let space = rest.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
+        self.at += space.unwrap_or(rest.len());
         match self.peek() {
             Some('/' | '#') => Err(Syntax::Comment),
             _ => Ok(()),
@@ -362,7 +363,8 @@ impl<'t> Parser<'t> {
         let mut out = String::new();
         loop {
             let rest = &self.text[self.at..];
-            let plain = rest.find(|c: char| c == '"' || c == '\\' || c < ' ');
+            // Every byte looked for is a character of its own, so the cut is between characters.
+            let plain = rest.bytes().position(|b| matches!(b, b'"' | b'\\' | 0..b' '));
             let Some(plain) = plain else {
                 self.at = open;
                 return Err(Syntax::UnclosedString);
