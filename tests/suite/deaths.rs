@@ -25,7 +25,7 @@ fn interrupted(process: bool) -> Outcome {
     let mut policy = Document::example("stress.json")?;
     if let Some(tenants) = policy.0["tenants"].as_array_mut() {
         for tenant in tenants {
-            tenant["attach"]["args"] = json!(["commands=100000000"]);
+            tenant["attach"]["args"] = json!(["n=10000000"]);
         }
     }
     let file = policy.write()?;

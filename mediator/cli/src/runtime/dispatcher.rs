@@ -217,13 +217,15 @@ impl Dispatcher {
             self.take_orders(now);
             self.hear_backend(now);
             self.hear_checkers(now);
+            // Before the poll: a deadline that passes may bring its tenant back into the round, and a
+            // poll from before would send this thread to sleep over it.
+            self.keep_time(now);
             let poll = if self.audit.stopped() {
                 // The audit log fails and the policy is to accept nothing until it works again.
                 Poll::default()
             } else {
                 self.mediator.poll(now, &mut self.fx)
             };
-            self.keep_time(now);
             self.clean_up();
             if let Some(deadline) = self.stop_at
                 && (self.mediator.tenants().next().is_none() || now >= deadline)
