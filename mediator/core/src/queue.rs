@@ -119,15 +119,13 @@ impl WorkQueue {
     }
 }
 
-/// Spends an entry's permit: the one place where a work command completes.
-///
-/// Returns whether the driver wants an interrupt. Memory that went away under the ring is the
-/// tenant's own loss.
+/// Spends a permit: the one place where a command completes. Memory that went away under the ring is
+/// the tenant's own loss.
 pub(crate) fn post<M: SharedMemory>(
     ring: &mut DeviceRing,
     memory: &M,
     permit: Permit,
     completion: &Completion,
-) -> bool {
-    ring.complete(memory, permit, completion).unwrap_or(false)
+) {
+    let _ = ring.complete(memory, permit, completion);
 }

@@ -146,7 +146,7 @@ struct World {
 impl World {
     fn new() -> World {
         let policy = Policy::parse(POLICY).expect("the test's policy");
-        let mut mediator = Mediator::new(Settings { spin_ns: 50_000, multiprocessors: 4 });
+        let mut mediator = Mediator::new(Settings { multiprocessors: 4, ..Settings::default() });
         let mut model = Model::default();
         let mut guests = Vec::new();
         for i in 0..2_u32 {
@@ -344,6 +344,7 @@ impl World {
             }
             Action::Poll => {
                 self.mediator.poll(self.now, &mut self.model);
+                self.mediator.announce(&mut self.model);
             }
             Action::Setup { tenant } => {
                 self.push(tenant, 0, Descriptor { head: 2, ..Descriptor::default() });
@@ -357,6 +358,7 @@ impl World {
             Action::Run => {
                 for _ in 0..20 {
                     self.mediator.poll(self.now, &mut self.model);
+                    self.mediator.announce(&mut self.model);
                     if let Some((ticket, result)) = self.model.verdict(true) {
                         self.mediator.verified(ticket, result, self.now, &mut self.model);
                     }
