@@ -108,6 +108,10 @@ impl WorkQueue {
         self.front += 1;
         self.front_since_ns = now;
         self.aborted = false;
+        if self.fifo.is_empty() {
+            // Begins at the front of its memory again: a queue that keeps up stays in the cache.
+            self.fifo.clear();
+        }
         if matches!(entry.state, EntryState::Wait { .. }) {
             self.waiting = false;
         }

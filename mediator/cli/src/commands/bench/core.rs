@@ -23,8 +23,11 @@ const APERTURE: u64 = 1 << 20;
 const HEAP: u64 = 512 << 10;
 const RING: u64 = 0x4000;
 const DEPTH: u32 = 256;
-/// Commands each tenant has waiting when the clock starts.
+/// Most commands each tenant has waiting when the clock starts, and least.
 const BATCH: u64 = 128;
+const LEAST: u64 = 8;
+/// Commands waiting at once, over all tenants, as far as [`LEAST`] allows.
+const WAITING: u64 = 4096;
 
 const POLICY: &str = r#"{ "version": 1, "device": { "backend": "emulated", "memory": "1GiB" },
     "tenants": [ { "name": "bench", "attach": { "kind": "process" }, "aperture": "1MiB",
@@ -43,8 +46,9 @@ pub(super) fn measure(effort: u32) -> Result<Vec<Figure>, String> {
     for tenants in [1, 10, 100, 1000] {
         let mut world = World::new(tenants, 0)?;
         let name = super::count(tenants as u64);
-        add(format!("nop, {name} tenants"), world.run(commands, BATCH, nop)?);
-        add(format!("copy, {name} tenants"), world.run(commands, BATCH, copy)?);
+        let each = (WAITING / tenants as u64).clamp(LEAST, BATCH);
+        add(format!("nop, {name} tenants"), world.run(commands, each, nop)?);
+        add(format!("copy, {name} tenants"), world.run(commands, each, copy)?);
     }
     // Every tenant with a single command at a time: its rings are cold each time.
     let mut world = World::new(1000, 0)?;
