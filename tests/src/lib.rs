@@ -5,6 +5,8 @@
 //! passes silently.
 
 pub mod command;
+pub mod initramfs;
+pub mod linux;
 pub mod policy;
 pub mod workspace;
 

@@ -74,7 +74,7 @@ pub enum LogEvent {
 pub enum TenantEvent {
     /// Its guest or process was started.
     Started {
-        /// `microvm` or `process`.
+        /// `microvm`, `process` or `vfio-user`.
         frontend: String,
     },
     /// Its guest or process ended.
@@ -83,6 +83,11 @@ pub enum TenantEvent {
         how: String,
         /// Whether its own check passed.
         passed: bool,
+    },
+    /// Its VMM, which somebody else runs, is not connected any more.
+    Left {
+        /// How.
+        how: String,
     },
 }
 

@@ -12,6 +12,7 @@ mod machine;
 mod policy;
 mod ptx;
 mod run;
+mod serve;
 mod table;
 mod tenant;
 
@@ -56,6 +57,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Serve(serve::Serve),
     #[command(subcommand)]
     Policy(policy::Policy),
     #[command(subcommand)]
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Run(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Ptx(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Tenant(command) => command.run(),

@@ -1,7 +1,7 @@
 //! `turnstile run`: boots every tenant of a policy, shows their lives, ends with a table.
 
-mod progress;
-mod session;
+pub(super) mod progress;
+pub(super) mod session;
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use crate::runtime::Milestone;
 use crate::tenants::Ended;
 
 /// Prints progress on stderr.
-pub(super) struct Progress {
+pub(in crate::commands) struct Progress {
     start: Instant,
     quiet: bool,
     /// Width of the longest tenant name.
@@ -16,15 +16,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool, width: usize) -> Progress {
+    pub(in crate::commands) fn new(quiet: bool, width: usize) -> Progress {
         Progress { start: Instant::now(), quiet, width }
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(in crate::commands) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    pub(super) fn say(&self, who: &str, what: impl std::fmt::Display) {
+    pub(in crate::commands) fn say(&self, who: &str, what: impl std::fmt::Display) {
         if !self.quiet {
             let at = self.start.elapsed().as_secs_f64();
             let width = self.width;
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn milestone(&self, milestone: &Milestone) {
+    pub(in crate::commands) fn milestone(&self, milestone: &Milestone) {
         let text = match &milestone.event {
             DeviceEvent::Attached => "device attached".into(),
             DeviceEvent::Detached => "everything reclaimed".into(),
@@ -62,7 +62,7 @@ impl Progress {
         self.say(&milestone.tenant, text);
     }
 
-    pub(super) fn ended(&self, tenant: &str, ended: &Ended) {
+    pub(in crate::commands) fn ended(&self, tenant: &str, ended: &Ended) {
         match ended {
             Ended::Passed => self.say(tenant, "finished: passed"),
             Ended::Failed(why) => self.say(tenant, format_args!("finished: FAILED: {why}")),

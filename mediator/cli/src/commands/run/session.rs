@@ -165,7 +165,7 @@ pub(super) fn run(
     })
 }
 
-fn open_audit(
+pub(in crate::commands) fn open_audit(
     policy: &Policy,
     file: Option<&Path>,
     wake: &Wake,
@@ -179,7 +179,9 @@ fn open_audit(
 }
 
 /// Turns the first SIGINT or SIGTERM into news; the second ends the program at once.
-fn watch_signals(news: Sender<News>) -> Result<signal_hook::iterator::Handle, Failure> {
+pub(in crate::commands) fn watch_signals(
+    news: Sender<News>,
+) -> Result<signal_hook::iterator::Handle, Failure> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|e| machine::out_of("signal handlers", &e))?;
     let handle = signals.handle();

@@ -1,0 +1,190 @@
+//! Linux guests in QEMU over vfio-user, two at once on one `turnstile serve`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use libtest_mimic::Trial;
+use serde_json::json;
+use turnstile_tests::command::{self, text};
+use turnstile_tests::linux::{self, Guest, Machine, Parts};
+use turnstile_tests::policy::Document;
+use turnstile_tests::{Outcome, pass, skip, test, workspace};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![test("vfio_user::linux_guests_come_attack_die_and_come_back", whole_life)]
+}
+
+/// Longest wait for one thing that a guest does under emulation, on a machine that is busy.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A daemon that serves, and what it says.
+struct Daemon {
+    child: Child,
+    said: Arc<Mutex<Vec<String>>>,
+    directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Serves the example, its sockets moved into a directory of the test's.
+    fn start() -> anyhow::Result<Daemon> {
+        let directory = tempfile::tempdir()?;
+        let socket = |name: &str| json!(directory.path().join(name));
+        let policy = Document::example("vfio-user.json")?
+            .set("/tenants/0/attach/socket", socket("alice"))?
+            .set("/tenants/1/attach/socket", socket("bob"))?;
+        let file = directory.path().join("policy.json");
+        std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
+        let audit = directory.path().join("audit.jsonl");
+        let mut child = command::start(&["serve", text(&file)?, "--audit", text(&audit)?])?;
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let daemon = Daemon { child, said, directory };
+        daemon.expect("serving", 1)?;
+        Ok(daemon)
+    }
+
+    fn socket(&self, tenant: &str) -> PathBuf {
+        self.directory.path().join(tenant)
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has said something that contains all these words, so often.
+    fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(30);
+        let has = |line: &String| words.split('|').all(|word| line.contains(word));
+        while self.said().iter().filter(|line| has(line)).count() < times {
+            let said = || self.said().join("\n");
+            ensure!(Instant::now() < until, "serve did not say {words:?}; it said:\n{}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Stops it as an operator does; it must leave nothing behind.
+    fn stop(mut self) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &pid]).status()?;
+        let until = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < until, "serve does not stop:\n{}", self.said().join("\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        ensure!(status.success(), "{status}: {}", self.said().join("\n"));
+        ensure!(!self.socket("alice").exists() && !self.socket("bob").exists(), "sockets left");
+        let audit = self.directory.path().join("audit.jsonl");
+        command::turnstile(&["audit", "verify", text(&audit)?])?.expect_code(0)?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn machine(socket: PathBuf, iommu: bool) -> Machine {
+    Machine { mib: 384, sockets: vec![socket], iommu }
+}
+
+/// A well-behaved guest: with VFIO behind an IOMMU, so with interrupts and DMA; and the C example.
+fn trainer(parts: &Parts, socket: PathBuf, scratch: &Path) -> anyhow::Result<Guest> {
+    let example = linux::c_example(parts, scratch)?;
+    let mut lines = "turnstile-guest info; echo \"info: $?\"\n\
+                     turnstile-guest run vecadd n=5000; echo \"vecadd: $?\"\n\
+                     turnstile-guest run copy; echo \"copy: $?\"\n\
+                     turnstile-guest stress n=300; echo \"stress: $?\"\n\
+                     turnstile-guest bench n=1000; echo \"bench: $?\"\n\
+                     echo \"interrupts: $(grep -c vfio-msix /proc/interrupts)\"\n\
+                     "
+    .to_owned();
+    if example.is_some() {
+        lines.push_str("vecadd-c /tmp/vecadd.ptx; echo \"c: $?\"\n");
+    }
+    let mut archive = parts.init_with_vfio(&lines)?;
+    if let Some(example) = example {
+        archive.copy("bin/vecadd-c", &example)?;
+        let ptx = workspace::root().join("tests/kernels/ptx/vecadd.ptx");
+        archive.copy("tmp/vecadd.ptx", &ptx)?;
+    }
+    Guest::boot(parts, &machine(socket, true), archive)
+}
+
+fn whole_life() -> Outcome {
+    let parts = match linux::parts() {
+        Ok(parts) => parts,
+        Err(why) => return skip(why),
+    };
+    let daemon = Daemon::start()?;
+    let scratch = tempfile::tempdir()?;
+    // Two guests at once: one works, one attacks.
+    let mut alice = trainer(&parts, daemon.socket("alice"), scratch.path())?;
+    let attack = "turnstile-guest hostile seed=7; echo \"hostile: $?\"\n";
+    let hostile = machine(daemon.socket("bob"), false);
+    let mut bob = Guest::boot(&parts, &hostile, parts.init(attack)?)?;
+    daemon.expect("alice|device attached", 1)?;
+    daemon.expect("bob|device attached", 1)?;
+
+    alice.expect("info: 0", LONG)?;
+    alice.expect("through vfio", LONG)?;
+    alice.expect("dma: 1048576 bytes", LONG)?;
+    for check in ["vecadd: 0", "copy: 0", "stress: 0", "bench: 0"] {
+        alice.expect(check, LONG)?;
+    }
+    let interrupts = alice.expect("interrupts: ", LONG)?;
+    alice.expect("guest: done", LONG)?;
+    alice.finish(LONG)?;
+    let said = alice.said();
+    ensure!(said.iter().any(|line| line.contains("result: pass")), "{said:?}");
+    ensure!(!said.iter().any(|line| line.contains("fail")), "{said:#?}");
+    if said.iter().any(|line| line.starts_with("c: ")) {
+        alice.expect("c: 0", LONG)?;
+    }
+    eprintln!("{interrupts}");
+    for line in said.iter().filter(|line| line.starts_with("metric: ")) {
+        eprintln!("vfio: {line}");
+    }
+    daemon.expect("alice|gone:", 1)?;
+
+    // The same socket again: a new life starts clean; this one dies in the middle of its work.
+    let forever = "while true; do turnstile-guest run vecadd n=5000; done\n";
+    let again = machine(daemon.socket("alice"), false);
+    let mut doomed = Guest::boot(&parts, &again, parts.init(forever)?)?;
+    daemon.expect("alice|session opened", 3)?;
+    doomed.expect("vecadd: 5000 elements right", LONG)?;
+    doomed.kill()?;
+    daemon.expect("alice|gone:", 2)?;
+
+    // And once more, while the other still attacks or has ended by itself.
+    let last = "turnstile-guest run vecadd n=5000; echo \"vecadd: $?\"\n\
+                turnstile-guest bench n=1000; echo \"bench: $?\"\n";
+    let again = machine(daemon.socket("alice"), false);
+    let mut reborn = Guest::boot(&parts, &again, parts.init(last)?)?;
+    reborn.expect("vecadd: 0", LONG)?;
+    reborn.expect("bench: 0", LONG)?;
+    reborn.finish(LONG)?;
+    for line in reborn.said().iter().filter(|line| line.starts_with("metric: ")) {
+        eprintln!("sysfs: {line}");
+    }
+    bob.expect("hostile: 0", LONG)?;
+    bob.finish(LONG)?;
+    daemon.expect("bob|gone:", 1)?;
+    daemon.stop()?;
+    pass()
+}
