@@ -310,7 +310,7 @@ pub(crate) fn run(
                             ));
                         }
                         Op::MoveMatrix { d, a } => matrix::transpose(&mut registers, d, a, active),
-                        ref op => warp_ops::run(op, &mut registers, active),
+                        ref op => arith(&mut registers, op, active),
                     }
                 }
                 Op::ActiveMask { d } => u32::write(&mut registers, d, active, [active; LANES]),

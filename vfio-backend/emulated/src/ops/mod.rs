@@ -14,6 +14,8 @@ pub(crate) mod int32;
 pub(crate) mod int64;
 pub(crate) mod rounding;
 pub(crate) mod soft64;
+#[cfg(test)]
+mod tests;
 pub(crate) mod transcendental;
 
 /// The register file an operand lives in.
