@@ -32,7 +32,7 @@ fn saxpy(size: Size) -> Setup {
     let mut r = Random::new("saxpy");
     let (x, y) = (r.f32s(n, -1.0, 1.0), r.f32s(n, -1.0, 1.0));
     let want: Vec<f32> = x.iter().zip(&y).map(|(&x, &y)| 2.5f32.mul_add(x, y)).collect();
-    Setup::line(size.pick(3, 1024), 128)
+    Setup::line(size.pick(3, 128), 128)
         .arg(2.5f32)
         .input(&x)
         .inout(&y, &want, Tolerance::Exact)
@@ -44,7 +44,7 @@ fn dot_f32(size: Size) -> Setup {
     let mut r = Random::new("dot_f32");
     let (a, b) = (r.whole(n, 4), r.whole(n, 4));
     let sum: f64 = a.iter().zip(&b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-    Setup::line(size.pick(4, 512), 256)
+    Setup::line(size.pick(4, 64), 256)
         .input(&a)
         .input(&b)
         .inout(&[0.0f32], &[sum as f32], Tolerance::Exact)
@@ -56,7 +56,7 @@ fn dreduce(size: Size) -> Setup {
     let mut r = Random::new("dreduce");
     let x: Vec<f64> = (0..n).map(|_| r.f64(0.0, 1.0)).collect();
     let near = Tolerance::Near { relative: 1e-12, absolute: 0.0 };
-    Setup::line(size.pick(3, 512), 128)
+    Setup::line(size.pick(3, 64), 128)
         .input(&x)
         .inout(&[0.0], &[x.iter().sum::<f64>()], near)
         .arg(n as u32)
@@ -70,7 +70,7 @@ fn dot_s8(size: Size) -> Setup {
         let (x, y) = (x.to_le_bytes(), y.to_le_bytes());
         sum.wrapping_add((0..4).map(|i| i32::from(x[i] as i8) * i32::from(y[i] as i8)).sum())
     });
-    Setup::line(size.pick(3, 512), 128)
+    Setup::line(size.pick(3, 64), 128)
         .input(&a)
         .input(&b)
         .inout(&[0i32], &[sum], Tolerance::Exact)

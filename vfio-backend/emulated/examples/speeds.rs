@@ -1,11 +1,12 @@
 //! Runs the corpus's large cases on one thread and prints thread-instructions per second, and their geometric mean.
 //!
-//!     cargo run --release -p turnstile-emulated --example speeds [NAME…]
+//!     cargo run --release -p turnstile-emulated --example speeds [--compiled] [NAME…]
 
 #[path = "../tests/corpus/runner.rs"]
 mod runner;
 
 use turnstile_corpus::{Size, kernels};
+use turnstile_emulated::Engine;
 
 /// Seconds of processor time that this thread has used: what other processes do does not count.
 fn cpu_seconds() -> f64 {
@@ -14,7 +15,10 @@ fn cpu_seconds() -> f64 {
 }
 
 fn main() {
-    let only: Vec<String> = std::env::args().skip(1).collect();
+    let mut only: Vec<String> = std::env::args().skip(1).collect();
+    let compiled = only.iter().any(|a| a == "--compiled");
+    only.retain(|a| a != "--compiled");
+    let engine = if compiled { Engine::Compiled } else { Engine::Interpreter };
     let (mut logs, mut count) = (0.0, 0);
     println!("{:<24} {:>14} {:>10} {:>8}", "kernel", "instructions", "ms", "G/s");
     for kernel in kernels() {
@@ -24,11 +28,14 @@ fn main() {
         let case = kernel.case(Size::Large);
         let result = runner::Prepared::new(&case).and_then(|mut p| {
             let mut verdict = Ok(());
+            if compiled {
+                p.regions();
+            }
             let (mut report, mut best) = (None, f64::INFINITY);
             for _ in 0..3 {
                 p.fill()?;
                 let begun = cpu_seconds();
-                report = Some(p.launch(1)?);
+                report = Some(p.launch_on(engine, 1)?);
                 best = best.min(cpu_seconds() - begun);
                 verdict = verdict.and(p.check());
             }

@@ -152,6 +152,11 @@ impl Segment {
         self.len == 0
     }
 
+    /// The host address of its first byte, for compiled code. It is valid as long as a segment of these bytes is.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
     /// A part of it, sharing the bytes. `None` when it does not lie inside or would not be aligned to 16 bytes.
     pub fn part(&self, offset: u64, len: u64) -> Option<Self> {
         if offset.checked_add(len)? > self.len || !offset.is_multiple_of(HOST_ALIGN as u64) {

@@ -143,15 +143,6 @@ fn store_checked(registers: &Registers<'_>, t: &Transfer, mask: u32, checked: &C
     }
 }
 
-/// Whether the mapping permits the intent.
-fn permits(region: &Region, intent: Intent) -> bool {
-    match intent {
-        Intent::Read => region.access.read,
-        Intent::Write => region.access.write,
-        Intent::Atomic => region.access.read && region.access.write,
-    }
-}
-
 impl View<'_> {
     /// The region that the first active lane of a global access lies in, and every lane's offset in it. `None` when it
     /// lies in none or the access is not permitted there.
@@ -174,7 +165,7 @@ impl View<'_> {
             *self.region = found;
             region = launch.map.region(found);
         }
-        let Some(region) = region.filter(|r| permits(r, intent)) else { return Ok(None) };
+        let Some(region) = region.filter(|r| r.permits(intent)) else { return Ok(None) };
         for i in 0..LANES {
             offsets[i] = at[i].wrapping_sub(region.start);
         }
@@ -248,7 +239,7 @@ impl View<'_> {
             return fault(lane, FaultKind::OutsideArena { intent, address, width });
         }
         match self.launch.map.locate(address, u64::from(width)) {
-            Some((region, offset)) if permits(region, intent) => Ok((region, offset)),
+            Some((region, offset)) if region.permits(intent) => Ok((region, offset)),
             Some(_) => fault(lane, FaultKind::Forbidden { space, intent, address, width }),
             None => fault(lane, FaultKind::Unmapped { space, intent, address, width }),
         }

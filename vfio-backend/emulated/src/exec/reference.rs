@@ -189,6 +189,7 @@ fn programs() -> impl Strategy<Value = Program> {
 fn launch(program: Program) -> Launch {
     Launch {
         linked: Arc::new(Linked::new(Arc::new(program), &[])),
+        compiled: None,
         kernel: 0,
         grid: [1; 3],
         block: [32, 1, 1],
@@ -241,7 +242,7 @@ proptest! {
                 }
             }
             let shared = Segment::zeroed(16).unwrap();
-            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default() };
+            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), sites: Vec::new() };
             loop {
                 match level.run(&mut warp, &mut common, &launch) {
                     Ok(Turn::Done) => break,

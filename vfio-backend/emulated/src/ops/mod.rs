@@ -76,9 +76,7 @@ macro_rules! lane_ops {
         pub(crate) enum $family { $( $(#[doc = $doc])* $name, )+ }
 
         impl $family {
-            /// Every operation of the family, for tests.
-            #[cfg(test)]
-            #[allow(dead_code)] // Not every family has a test that walks it.
+            /// Every operation of the family.
             pub(crate) const ALL: &'static [$family] = &[$($family::$name,)+];
 
             /// Operand classes.
