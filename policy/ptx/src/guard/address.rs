@@ -11,7 +11,7 @@ use super::Refusal;
 use super::analysis::{Arg, Object, ObjectSpace};
 use super::forms::Emit;
 use super::report::Change;
-use super::rewrite::{Available, Job, Pass};
+use super::rewrite::{Available, CALLERS_LOCALS, Job, Pass};
 
 /// True when an immediate offset may stay one behind a fence.
 fn is_near(offset: i64, bytes: u64, align: u64) -> bool {
@@ -43,7 +43,7 @@ impl Pass<'_, '_> {
         }
         let (bytes, align) = (job.access.bytes, job.access.align);
         let (arena, value) = (self.options.arena, job.place.value);
-        if self.options.pointers
+        if self.options.proofs
             && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
         {
             self.count(Change::Proved);
@@ -78,7 +78,7 @@ impl Pass<'_, '_> {
         // What is known to be a multiple of the width needs no rounding.
         let moved = offset.wrapping_sub(job.offset);
         let known = value.sub(super::analysis::Value::int(moved), 64).trailing_zeros();
-        let is_aligned = known >= align.trailing_zeros();
+        let is_aligned = self.options.proofs && known >= align.trailing_zeros();
         let safe = emit.fence(arena, &register, if is_aligned { 1 } else { align });
         self.offer(key, Available { register: safe.clone(), align, room: 0, certain });
         Self::replace(instruction, job.access.operand, safe, offset);
@@ -166,6 +166,10 @@ impl Pass<'_, '_> {
         let closed = value.bases & super::analysis::NUMBER == 0
             && !found.is_empty()
             && found.iter().all(|(object, generic)| *generic && object.space != ObjectSpace::Param);
+        if !closed && self.callers_locals {
+            // It could be a caller's local variable, and then no sequence here gives the right result.
+            return Err(Refusal::Instruction { at: instruction.span, why: CALLERS_LOCALS });
+        }
         let candidates = |space: ObjectSpace, visible: Vec<Object>| -> Vec<Object> {
             let list = if closed {
                 found.iter().map(|(o, _)| o).filter(|o| o.space == space).cloned().collect()

@@ -8,7 +8,7 @@ use super::access::{BULK_BYTES, Target};
 use super::analysis::{Arg, NUMBER, Object, ObjectSpace, Value};
 use super::forms::{Emit, reg};
 use super::report::Change;
-use super::rewrite::{Available, Job, LOCAL_STAND_IN, Pass, STAND_IN};
+use super::rewrite::{Available, CALLERS_LOCALS, Job, LOCAL_STAND_IN, Pass, STAND_IN};
 
 /// Most dynamic shared memory that is asked of launches on the strength of a proof, when the launch's
 /// own amount is not known: what every kernel may have without asking (48 KiB).
@@ -39,7 +39,9 @@ impl Pass<'_, '_> {
     /// True when the analysis proves the access, and then notes what launches must promise for it.
     fn is_proved(&mut self, value: &Value, offset: i64, job: &Job, space: ObjectSpace) -> bool {
         let (bytes, align) = (job.access.bytes, job.access.align);
-        if !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes()) {
+        if !self.options.proofs
+            || !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes())
+        {
             return false;
         }
         let open = self.analysis.bases(value).any(|(index, _)| {
@@ -74,7 +76,7 @@ impl Pass<'_, '_> {
             let fits = match space {
                 ObjectSpace::Shared => v.space.is_shared(),
                 ObjectSpace::Local => v.space == Space::Local,
-                ObjectSpace::Param => false,
+                ObjectSpace::Param | ObjectSpace::Const => false,
             };
             if fits {
                 let (name, bytes, align) = (v.name.clone(), v.bytes(), v.alignment());
@@ -107,6 +109,10 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         let base = self.base(job, instruction)?;
+        let unknown = value.bases & NUMBER != 0;
+        if space == ObjectSpace::Local && unknown && self.callers_locals {
+            return refuse(CALLERS_LOCALS);
+        }
         let objects = self.candidates(&value, space, job.access.bytes);
         if objects.is_empty() {
             return refuse("a parameter access by an address that is no parameter's");
@@ -114,7 +120,7 @@ impl Pass<'_, '_> {
         let change = match space {
             ObjectSpace::Shared => Change::SharedClamp,
             ObjectSpace::Local => Change::LocalClamp,
-            ObjectSpace::Param => Change::ParamClamp,
+            ObjectSpace::Param | ObjectSpace::Const => Change::ParamClamp,
         };
         let group = self.group(job);
         let key = (job.access.target, group.value, group.first);

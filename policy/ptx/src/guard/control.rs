@@ -5,10 +5,10 @@
 //! initialisers, so no real code address is ever in a tenant's hands. The dispatcher of a signature
 //! compares the token with those of the functions of that signature whose address the module takes.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::tree::{
-    Address, Base, Block, Flag, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage,
+    Address, Base, Block, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage,
     Mod, Module, Name, Op, Operand, ScalarType, Space, Span, Statement, Variable,
 };
 
@@ -67,9 +67,9 @@ pub(super) fn control(
 ) -> Result<Control, Refusal> {
     let mut pass = Pass {
         options,
-        functions: HashMap::new(),
-        aliases: HashMap::new(),
-        tokens: HashMap::new(),
+        functions: HashMap::default(),
+        aliases: HashMap::default(),
+        tokens: HashMap::default(),
         taken: Vec::new(),
         dispatchers: Vec::new(),
         calls: 0,
@@ -113,7 +113,7 @@ fn define_externs(module: &mut Module, options: &GuardOptions, report: &mut Repo
             _ => None,
         })
         .collect();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::default();
     module.items.retain_mut(|item| {
         let Item::Function(f) = item else { return true };
         if f.body.is_some() || defined.contains(&f.name) || f.kind == FunctionKind::Entry {
@@ -213,9 +213,9 @@ impl Pass<'_> {
         fresh: &mut Fresh,
         report: &mut super::report::FunctionReport,
     ) -> Result<(), Refusal> {
-        let mut lists: HashMap<Name, Vec<Name>> = HashMap::new();
-        let mut prototypes: HashMap<Name, Signature> = HashMap::new();
-        let mut brx: HashMap<Name, usize> = HashMap::new();
+        let mut lists: HashMap<Name, Vec<Name>> = HashMap::default();
+        let mut prototypes: HashMap<Name, Signature> = HashMap::default();
+        let mut brx: HashMap<Name, usize> = HashMap::default();
         collect(block, &mut lists, &mut prototypes, &mut brx);
         self.scope(block, &lists, &prototypes, &brx, fresh, report)
     }
@@ -282,18 +282,6 @@ impl Pass<'_> {
                     i.operands[0] = reg(&bounded);
                 }
                 report.count(Change::BranchIndex);
-            }
-            Some(Op::Bar | Op::Barrier) if !i.has(Flag::Warp) && !i.has(Flag::Cluster) => {
-                let position = usize::from(i.has(Flag::Red));
-                if let Some(number @ (Operand::Reg(_) | Operand::Special(_))) =
-                    i.operands.get(position).cloned()
-                {
-                    let masked = emit.fresh.word();
-                    let operands = vec![reg(&masked), number, Operand::Int(15)];
-                    emit.push(Op::And, [ScalarType::B32.into()], operands);
-                    i.operands[position] = reg(&masked);
-                    report.count(Change::Barrier);
-                }
             }
             _ => {}
         }

@@ -1,12 +1,12 @@
 //! Confines every memory operand of a module: walks each function's dominator tree, so that a fence made
 //! in one block serves all blocks that only it leads to, and puts the sequences in front of the accesses.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::contract::{Contract, GuardMode, KernelContract, PointerContract};
 use crate::tree::{
-    Block, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Span, Statement,
-    Variable,
+    Block, Flag, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Space, Span,
+    Statement, Variable,
 };
 
 use super::access::{Access, Target, accesses};
@@ -60,6 +60,8 @@ pub(super) struct Pass<'a, 'm> {
     pub(super) registers: Registers<'m>,
     /// Shared objects that the function's kernels have anyway.
     pub(super) shared: &'a [Object],
+    /// A caller takes the generic address of a local variable, which may reach this function.
+    pub(super) callers_locals: bool,
     pub(super) fresh: &'a mut Fresh,
     pub(super) changes: &'a mut FunctionReport,
     pub(super) growth: &'a mut Growth,
@@ -83,6 +85,10 @@ pub(super) const STAND_IN: &str = "$ts_shared";
 /// Name of the local object that stands in where a function has none.
 pub(super) const LOCAL_STAND_IN: &str = "$ts_local";
 
+/// Why an access that may reach a caller's local variables is refused.
+pub(super) const CALLERS_LOCALS: &str =
+    "this function may be handed the address of a caller's local variable; inline it";
+
 /// Confines all accesses of a module.
 ///
 /// # Errors
@@ -96,8 +102,8 @@ pub(super) fn rewrite(
     let mut growth = Growth::default();
     let mut bodies: Vec<(usize, Block)> = Vec::new();
     let mut stand_in = false;
-    let mut dynamic: HashMap<Name, u64> = HashMap::new();
-    let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::new();
+    let mut dynamic: HashMap<Name, u64> = HashMap::default();
+    let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::default();
     {
         let module_shared: Vec<&Variable> = module
             .items
@@ -113,7 +119,7 @@ pub(super) fn rewrite(
             let Some(body) = &f.body else { continue };
             let shared = visibility.of(&f.name);
             let promised =
-                (options.pointers && options.mode == GuardMode::Fence).then_some(options.arena);
+                (options.pointers && options.proofs && options.mode == GuardMode::Fence).then_some(options.arena);
             let mut analysis = Analysis::new(f, body, &module_shared, options.block, promised);
             raise_alignments(&mut analysis, f, &mut growth, &module_shared)?;
             let number = report.index(&f.name);
@@ -124,6 +130,7 @@ pub(super) fn rewrite(
                 analysis: &analysis,
                 registers: Registers::new(body),
                 shared: &shared,
+                callers_locals: visibility.callers_locals(&f.name),
                 fresh,
                 changes: report.function(&f.name),
                 growth: &mut growth,
@@ -131,11 +138,11 @@ pub(super) fn rewrite(
                 needs_stand_in: false,
                 needs_local: false,
                 violations: Vec::new(),
-                available: HashMap::new(),
+                available: HashMap::default(),
                 undo: Vec::new(),
                 alone: false,
                 block_jobs: Vec::new(),
-                edits: HashMap::new(),
+                edits: HashMap::default(),
             };
             pass.walk()?;
             stand_in |= pass.needs_stand_in;
@@ -229,6 +236,7 @@ pub(super) fn stand_in_object(name: &str, space: crate::tree::Space) -> Variable
 struct Visibility {
     of: HashMap<Name, Vec<Object>>,
     kernels: HashMap<Name, Vec<Name>>,
+    callers_locals: HashSet<Name>,
 }
 
 impl Visibility {
@@ -242,7 +250,7 @@ impl Visibility {
             .functions
             .iter()
             .map(|f| {
-                let mut found = HashSet::new();
+                let mut found = HashSet::default();
                 if let (Some(body), false) = (&f.body, by_name.is_empty()) {
                     each_instruction(body, &mut |i| {
                         for operand in &i.operands {
@@ -255,7 +263,7 @@ impl Visibility {
                 found
             })
             .collect();
-        let mut reached: Vec<HashSet<usize>> = vec![HashSet::new(); count];
+        let mut reached: Vec<HashSet<usize>> = vec![HashSet::default(); count];
         let mut kernels: Vec<Vec<Name>> = vec![Vec::new(); count];
         let mut seen = vec![usize::MAX; count];
         for (index, f) in calls.functions.iter().enumerate() {
@@ -264,7 +272,7 @@ impl Visibility {
             }
             let (mut members, mut work) = (Vec::new(), vec![index]);
             seen[index] = index;
-            let mut objects: HashSet<usize> = HashSet::new();
+            let mut objects: HashSet<usize> = HashSet::default();
             while let Some(function) = work.pop() {
                 members.push(function);
                 objects.extend(&own[function]);
@@ -280,7 +288,7 @@ impl Visibility {
                 kernels[member].push(f.name.clone());
             }
         }
-        let mut of = HashMap::new();
+        let mut of = HashMap::default();
         for (index, f) in calls.functions.iter().enumerate() {
             reached[index].extend(&own[index]);
             let mut indices: Vec<usize> = reached[index].iter().copied().collect();
@@ -293,8 +301,34 @@ impl Visibility {
             };
             of.insert(f.name.clone(), indices.into_iter().map(object).collect());
         }
+        // Everything below a function that makes generic addresses of its locals.
+        let mut below = vec![false; count];
+        let mut work: Vec<usize> = Vec::new();
+        for (index, f) in calls.functions.iter().enumerate() {
+            let mut escapes = false;
+            if let Some(body) = &f.body {
+                each_instruction(body, &mut |i| {
+                    let to = i.has(Flag::To);
+                    escapes |= i.op() == Some(Op::Cvta) && !to && i.space() == Some(Space::Local);
+                });
+            }
+            if escapes {
+                work.extend(&calls.callees[index]);
+            }
+        }
+        while let Some(function) = work.pop() {
+            if !std::mem::replace(&mut below[function], true) {
+                work.extend(&calls.callees[function]);
+            }
+        }
+        let flagged = calls.functions.iter().zip(&below).filter(|(_, below)| **below);
+        let callers_locals = flagged.map(|(f, _)| f.name.clone()).collect();
         let names = calls.functions.iter().map(|f| f.name.clone());
-        Self { of, kernels: names.zip(kernels).collect() }
+        Self { of, kernels: names.zip(kernels).collect(), callers_locals }
+    }
+
+    fn callers_locals(&self, function: &Name) -> bool {
+        self.callers_locals.contains(function)
     }
 
     fn of(&self, function: &Name) -> Vec<Object> {
@@ -367,8 +401,14 @@ fn finish(body: &mut Block, violations: &[Violation], function: usize, local: bo
         let object = stand_in_object(LOCAL_STAND_IN, crate::tree::Space::Local);
         body.statements.insert(0, Statement::Variable(object));
     }
-    if !violations.is_empty() {
-        // Control must not run into the blocks.
+    let ends = match body.statements.last() {
+        Some(Statement::Instruction(i)) => {
+            i.guard.is_none() && matches!(i.op(), Some(Op::Ret | Op::Exit | Op::Bra | Op::Brx))
+        }
+        _ => false,
+    };
+    if !ends {
+        // Control must run neither off the end nor into the blocks that report.
         body.statements.push(Statement::Instruction(Instruction::new(Op::Ret, [], vec![])));
     }
     for violation in violations {
@@ -549,7 +589,12 @@ impl<'m> Pass<'_, 'm> {
         let ty = if wide { crate::tree::ScalarType::B64 } else { crate::tree::ScalarType::B32 };
         let also = instruction.guard.as_ref();
         let differ = emit.differ(ty, safe, Operand::Reg(asked.clone()), also);
-        let address = if wide { asked.clone() } else { emit.widen(asked) };
+        // The block that reports is at the end of the body, where registers of inner scopes have no names.
+        let address = match wide {
+            true if asked.starts_with("%$ts_") => asked.clone(),
+            true => emit.copy64(asked),
+            false => emit.widen(asked),
+        };
         let kind = ViolationKind::from(job.access.target);
         let label = self.violation(emit, Some(address), emit.span, kind);
         emit.branch(&differ, &label);

@@ -2,7 +2,7 @@
 //! and where they are written, objects. Names are unique in a function (the parser refuses guarded
 //! text in which they are not), so a register is its name.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::opcode::for_each_written;
 use crate::tree::{
@@ -46,7 +46,7 @@ pub(super) struct Basic {
     pub(super) time: (u32, u32),
 }
 
-/// A shared, local or parameter object.
+/// A shared, local, constant or parameter object.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) space: Space,
@@ -95,10 +95,10 @@ fn width(ty: ScalarType) -> u32 {
 }
 
 impl<'m> Code<'m> {
-    /// `shared`: the shared variables at module level.
+    /// `outside`: the shared and constant variables at module level.
     pub(super) fn of(
         function: &'m Function,
-        shared: &HashMap<&'m str, &'m Variable>,
+        outside: &HashMap<&'m str, &'m Variable>,
     ) -> Result<Self, FlowError> {
         let mut code = Self::default();
         let mut offset = 0u64;
@@ -126,7 +126,7 @@ impl<'m> Code<'m> {
             code.flatten(body);
         }
         code.graph()?;
-        code.collect_names(shared);
+        code.collect_names(outside);
         code.dominators(function.span)?;
         Ok(code)
     }
@@ -135,7 +135,8 @@ impl<'m> Code<'m> {
         let dynamic = v.linkage == Linkage::Extern;
         let object = Object {
             space: v.space,
-            size: if dynamic { None } else { v.bytes() },
+            // What has no size offers no room.
+            size: if dynamic { None } else { Some(v.bytes().unwrap_or(0)) },
             align: v.alignment(),
             parameter,
             input,
@@ -196,7 +197,7 @@ impl<'m> Code<'m> {
     }
 
     /// Numbers the registers, finds their writers and the module's objects that the code names.
-    fn collect_names(&mut self, shared: &HashMap<&'m str, &'m Variable>) {
+    fn collect_names(&mut self, outside: &HashMap<&'m str, &'m Variable>) {
         for index in 0..self.instructions.len() {
             let instruction = self.instructions[index];
             if let Some(guard) = &instruction.guard {
@@ -211,7 +212,7 @@ impl<'m> Code<'m> {
                     Operand::Address(Address { base: Base::Symbol(name), .. }) => Some(name),
                     _ => None,
                 };
-                if let Some(v) = symbol.and_then(|name| shared.get(&**name))
+                if let Some(v) = symbol.and_then(|name| outside.get(&**name))
                     && !self.object_of.contains_key(&*v.name)
                 {
                     self.object(v, None, false);

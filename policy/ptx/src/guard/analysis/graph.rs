@@ -4,7 +4,7 @@
 //! guard speaks of them by that number. Blocks that cannot be reached from the entry are kept (their
 //! instructions are rewritten like all others) but have no dominator.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{self, Instruction, Name, Op, Operand, Statement};
 
@@ -98,8 +98,8 @@ impl<'a> Graph<'a> {
         let mut flat = Flat {
             instructions: Vec::new(),
             variables: Vec::new(),
-            labels: HashMap::new(),
-            targets: HashMap::new(),
+            labels: HashMap::default(),
+            targets: HashMap::default(),
         };
         flat.block(body);
         let count = flat.instructions.len();

@@ -4,7 +4,7 @@
 //! A register read where not every way has written it is unknown. Functions whose graph would make
 //! too many phis get none at all: everything in them is unknown and clamped.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{Base, Flag, Instruction, Name, Op, Operand, Space, Variable};
 
@@ -72,21 +72,22 @@ struct Builder<'a, 'g> {
     params: &'g HashMap<Name, u64>,
 }
 
-/// The objects a function may name: shared variables of the module, and its own locals and parameters.
+/// The objects a function may name: shared and constant variables of the module, and its own locals and parameters.
 pub(super) fn candidates(
-    module_shared: &[&Variable],
+    module_objects: &[&Variable],
     params: &[Variable],
     is_entry: bool,
     locals: &[&Variable],
 ) -> HashMap<Name, Object> {
-    let mut found = HashMap::new();
+    let mut found = HashMap::default();
     let mut add = |v: &Variable, space| {
         let bytes = v.bytes();
         let object = Object { name: v.name.clone(), space, bytes, align: v.alignment() };
         found.insert(v.name.clone(), object);
     };
-    for v in module_shared {
-        add(v, ObjectSpace::Shared);
+    for v in module_objects {
+        let space = if v.space == Space::Const { ObjectSpace::Const } else { ObjectSpace::Shared };
+        add(v, space);
     }
     for v in locals {
         match v.space {
@@ -120,14 +121,14 @@ impl Ssa {
                 objects: Vec::new(),
                 addresses: Vec::new(),
                 predicates: vec![Arg::Unknown; count],
-                operands: HashMap::new(),
+                operands: HashMap::default(),
                 registers: Vec::new(),
             },
-            registers: HashMap::new(),
+            registers: HashMap::default(),
             current: Vec::new(),
             undo: Vec::new(),
             candidates,
-            object_index: HashMap::new(),
+            object_index: HashMap::default(),
             params,
         };
         let walked = graph.converged && builder.place_phis();
@@ -155,6 +156,15 @@ impl Ssa {
             (arg, offset) = (from, offset.checked_add(by)?);
         }
         None
+    }
+
+    /// True when some 64-bit register is set to a constant that could be a device address.
+    pub(super) fn has_address_constants(&self) -> bool {
+        self.expressions.iter().any(|e| {
+            e.kind == Kind::Copy
+                && e.width == 64
+                && matches!(e.args[0], Arg::Int(value) if value >= 1 << 30)
+        })
     }
 
     /// If the value is another one plus a constant, that one and the constant.
@@ -291,7 +301,7 @@ impl<'a> Builder<'a, '_> {
         if self.graph.blocks.is_empty() {
             return;
         }
-        let mut phis_of: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut phis_of: HashMap<u32, Vec<u32>> = HashMap::default();
         for (index, phi) in self.ssa.phis.iter().enumerate() {
             phis_of.entry(phi.block).or_default().push(index as u32);
         }
