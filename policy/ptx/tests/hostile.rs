@@ -155,7 +155,8 @@ fn run(bytes: usize, bound: Duration) {
     let mut shaped = Admission::guarded(GuardMode::Fence, arena, Limits::default());
     shaped.block = Some(BlockShape { x: 64, y: 1, z: 1 });
     let mut slow = Vec::new();
-    for (name, make) in SHAPES {
+    let only = std::env::var("SHAPE").unwrap_or_default();
+    for (name, make) in SHAPES.iter().filter(|(name, _)| name.contains(&only)) {
         let text = make(bytes);
         for admission in [Admission::unguarded(Limits::default()), shaped] {
             let start = processor_time();

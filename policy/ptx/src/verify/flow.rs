@@ -13,6 +13,11 @@ use crate::tree::{
 /// No block; as a register number, no register.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Most edges of a function: so many, and as many for each instruction. Only jump tables make more
+/// than two; a table used from many places makes their product.
+const EDGES: usize = 1 << 16;
+const EDGES_EACH: usize = 8;
+
 /// How an edge is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -77,6 +82,8 @@ pub(super) struct Code<'m> {
     declared: HashMap<&'m str, u32>,
     bulk: HashMap<&'m str, u32>,
     labels: HashMap<&'m str, u32>,
+    /// Where the jump table at hand leads.
+    ends: Vec<u32>,
     /// Blocks from which control runs off the end of the body.
     off_end: Vec<u32>,
 }
@@ -270,8 +277,21 @@ impl<'m> Code<'m> {
             Some(Op::Brx) if i.has(Flag::Idx) => {
                 let list = i.operands.get(1).and_then(Operand::as_symbol);
                 let list = list.and_then(|name| self.targets.get(&**name).copied());
-                for label in list.ok_or(FlowError::Target(i.span))? {
-                    self.edge(block, label, taken, i.span)?;
+                let list = list.ok_or(FlowError::Target(i.span))?;
+                let mut ends = std::mem::take(&mut self.ends);
+                ends.clear();
+                for label in list {
+                    ends.push(*self.labels.get(&**label).ok_or(FlowError::Target(i.span))?);
+                }
+                // One edge to each place, however often the list names it.
+                ends.sort_unstable();
+                ends.dedup();
+                for index in &ends {
+                    self.edge_to(block, *index, taken);
+                }
+                self.ends = ends;
+                if self.edges.len() > EDGES + EDGES_EACH * self.instructions.len() {
+                    return Err(FlowError::Complex(i.span));
                 }
             }
             Some(Op::Ret | Op::Exit | Op::Trap) => {}
@@ -291,12 +311,17 @@ impl<'m> Code<'m> {
 
     fn edge(&mut self, from: u32, label: &Name, way: Way, at: Span) -> Result<(), FlowError> {
         let index = *self.labels.get(&**label).ok_or(FlowError::Target(at))?;
+        self.edge_to(from, index, way);
+        Ok(())
+    }
+
+    /// An edge to the block that starts at an instruction.
+    fn edge_to(&mut self, from: u32, index: u32, way: Way) {
         match self.block_of.get(index as usize) {
             Some(to) => self.link(from, *to, way),
             // A label at the very end of the body.
             None => self.off_end.push(from),
         }
-        Ok(())
     }
 
     fn link(&mut self, from: u32, to: u32, way: Way) {

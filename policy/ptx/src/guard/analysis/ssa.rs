@@ -70,6 +70,8 @@ struct Builder<'a, 'g> {
     object_index: HashMap<Name, Option<u32>>,
     /// Offset of each kernel parameter in the parameter block.
     params: &'g HashMap<Name, u64>,
+    /// Where each edge stands among those into its block.
+    positions: Vec<u32>,
 }
 
 /// The objects a function may name: shared and constant variables of the module, and its own locals and parameters.
@@ -130,15 +132,21 @@ impl Ssa {
             candidates,
             object_index: HashMap::default(),
             params,
+            positions: vec![0; graph.edges.len()],
         };
+        for block in &graph.blocks {
+            for (position, &edge) in block.into.iter().enumerate() {
+                builder.positions[edge as usize] = position as u32;
+            }
+        }
         let walked = graph.converged && builder.place_phis();
         if walked {
             builder.walk();
         }
         // What the walk did not reach (dead code, or everything) is known by its symbols only.
+        builder.current.iter_mut().for_each(|id| *id = NONE);
         for block in 0..graph.blocks.len() as u32 {
             if !walked || !graph.is_reachable(block) {
-                builder.current.iter_mut().for_each(|id| *id = NONE);
                 builder.dead_block(block);
             }
         }
@@ -252,7 +260,7 @@ impl<'a> Builder<'a, '_> {
         }
         crosses.resize(self.ssa.registers.len(), false);
         writes.resize(self.ssa.registers.len(), Vec::new());
-        let limit = 4096 + 8 * graph.instructions.len();
+        let limit = 65_536 + 16 * graph.instructions.len();
         if graph.edges.iter().any(|e| graph.blocks[e.to as usize].into.len() > 1 || e.to == 0) {
             let Some(frontiers) = graph.frontiers(limit) else { return false };
             let mut placed = vec![NONE; graph.blocks.len()];
@@ -268,7 +276,8 @@ impl<'a> Builder<'a, '_> {
                             continue;
                         }
                         placed[at as usize] = register as u32;
-                        total += 1;
+                        // What it costs is its arguments.
+                        total += graph.blocks[at as usize].into.len().max(1);
                         if total > limit {
                             return false;
                         }
@@ -350,10 +359,9 @@ impl<'a> Builder<'a, '_> {
                 let register = self.ssa.expressions[id as usize].register;
                 let value = self.current[register as usize];
                 let arg = if value == NONE { Arg::Unknown } else { Arg::Value(value) };
-                for (from, slot) in &mut self.ssa.phis[phi as usize].args {
-                    if *from == edge {
-                        *slot = arg;
-                    }
+                let position = self.positions[edge as usize] as usize;
+                if let Some((_, slot)) = self.ssa.phis[phi as usize].args.get_mut(position) {
+                    *slot = arg;
                 }
             }
         }
