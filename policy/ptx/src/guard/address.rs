@@ -170,20 +170,15 @@ impl Pass<'_, '_> {
             // It could be a caller's local variable, and then no sequence here gives the right result.
             return Err(Refusal::Instruction { at: instruction.span, why: CALLERS_LOCALS });
         }
-        let candidates = |space: ObjectSpace, visible: Vec<Object>| -> Vec<Object> {
-            let list = if closed {
-                found.iter().map(|(o, _)| o).filter(|o| o.space == space).cloned().collect()
-            } else {
-                visible
-            };
-            list.into_iter().filter(|o| o.bytes.is_none_or(|b| b >= bytes)).collect()
+        let mut candidates = |space: ObjectSpace| -> Vec<Object> {
+            if !closed {
+                return self.visible(space, bytes);
+            }
+            let fits = |o: &&Object| o.space == space && o.bytes.is_none_or(|b| b >= bytes);
+            found.iter().map(|(o, _)| o).filter(fits).cloned().collect()
         };
-        let shared = candidates(ObjectSpace::Shared, self.visible(ObjectSpace::Shared));
-        let local = if atomic {
-            Vec::new()
-        } else {
-            candidates(ObjectSpace::Local, self.visible(ObjectSpace::Local))
-        };
+        let shared = candidates(ObjectSpace::Shared);
+        let local = if atomic { Vec::new() } else { candidates(ObjectSpace::Local) };
         let mut safe: Option<Name> = None;
         if !closed || (shared.is_empty() && local.is_empty()) {
             safe = Some(emit.fence(self.options.arena, &asked, align));

@@ -23,6 +23,9 @@ use super::forms::{Emit, Fresh, reg};
 use super::recursion::{Calls, each_instruction};
 use super::report::{Change, Report};
 
+/// Most barriers of a function whose number is compared with all sixteen.
+const MOST_CHAINS: u32 = 64;
+
 /// Number (if constant) and count (if given) of a barrier instruction.
 pub(super) fn uses(i: &Instruction) -> Option<(Option<i64>, Option<i64>)> {
     if !matches!(i.op(), Some(Op::Bar | Op::Barrier)) || i.has(Flag::Warp) || i.has(Flag::Cluster) {
@@ -101,6 +104,10 @@ fn settle_block(
             }
             Statement::Instruction(i) if uses(i).is_some() => {
                 if !settle_one(i, constants)? {
+                    if *chains >= MOST_CHAINS {
+                        let why = "more than 64 barriers whose number is no constant in one function";
+                        return Err(Refusal::Instruction { at: i.span, why });
+                    }
                     chain(i, fresh, &mut out);
                     *chains += 1;
                     continue;

@@ -66,21 +66,31 @@ impl Pass<'_, '_> {
             || self.is_proved(&inner, job.offset, job, ObjectSpace::Local)
     }
 
-    /// The objects of a space that an unknown address may mean.
-    pub(super) fn visible(&mut self, space: ObjectSpace) -> Vec<Object> {
+    /// The objects of a space that an unknown address may mean and that have `bytes`; not more than
+    /// [`MAX_CANDIDATES`], an address in any other is clamped to one of these.
+    pub(super) fn visible(&mut self, space: ObjectSpace, bytes: u64) -> Vec<Object> {
+        let holds = |object: &&Object| object.bytes.is_none_or(|size| size >= bytes);
         let mut list: Vec<Object> = match space {
-            ObjectSpace::Shared => self.shared.to_vec(),
+            ObjectSpace::Shared => {
+                self.shared.iter().filter(holds).take(MAX_CANDIDATES).cloned().collect()
+            }
             _ => Vec::new(),
         };
         for v in &self.analysis.graph.variables {
+            if list.len() >= MAX_CANDIDATES {
+                break;
+            }
             let fits = match space {
                 ObjectSpace::Shared => v.space.is_shared(),
                 ObjectSpace::Local => v.space == Space::Local,
                 ObjectSpace::Param | ObjectSpace::Const => false,
             };
             if fits {
-                let (name, bytes, align) = (v.name.clone(), v.bytes(), v.alignment());
-                list.push(Object { name, space, bytes, align });
+                let object =
+                    Object { name: v.name.clone(), space, bytes: v.bytes(), align: v.alignment() };
+                if holds(&&object) {
+                    list.push(object);
+                }
             }
         }
         list
@@ -194,7 +204,7 @@ impl Pass<'_, '_> {
             }
         }
         if !known && space != ObjectSpace::Param {
-            list = self.visible(space);
+            list = self.visible(space, bytes);
         } else if !known {
             return Vec::new();
         }
@@ -256,7 +266,7 @@ impl Pass<'_, '_> {
         if object.space == ObjectSpace::Param || object.align >= align {
             return;
         }
-        let own = self.analysis.graph.variables.iter().any(|v| v.name == object.name);
+        let own = self.named.contains_key(&object.name);
         let function = own.then(|| self.function.name.clone());
         self.growth.align(function.as_ref(), &object.name, align);
     }
@@ -301,9 +311,7 @@ impl Pass<'_, '_> {
 
     /// Size and alignment of a variable of the right space.
     fn declared(&self, name: &Name, target: Target) -> Option<(Option<u64>, u64)> {
-        let own = self.analysis.graph.variables.iter().copied();
-        let params = self.function.params.iter().chain(&self.function.results);
-        let found = own.chain(params).find(|v| v.name == *name);
+        let found = self.named.get(name).copied();
         if let Some(v) = found {
             let fits = match target {
                 Target::Param => v.space.is_param(),
@@ -315,7 +323,7 @@ impl Pass<'_, '_> {
         if target != Target::Shared {
             return None;
         }
-        let object = self.shared.iter().find(|o| o.name == *name)?;
+        let object = self.module.get(name).filter(|o| o.space == ObjectSpace::Shared)?;
         Some((object.bytes, object.align))
     }
 

@@ -52,6 +52,8 @@ struct Pass<'o> {
     tokens: HashMap<Name, i64>,
     taken: Vec<Name>,
     dispatchers: Vec<(Signature, Vec<Name>, Name)>,
+    /// Dispatchers of all functions of a signature.
+    by_signature: HashMap<Signature, Name>,
     calls: u32,
 }
 
@@ -72,6 +74,7 @@ pub(super) fn control(
         tokens: HashMap::default(),
         taken: Vec::new(),
         dispatchers: Vec::new(),
+        by_signature: HashMap::default(),
         calls: 0,
     };
     define_externs(module, options, report);
@@ -341,7 +344,10 @@ impl Pass<'_> {
                 resolved.clone()
             }
             (register, Some(prototype)) => {
-                let found = if let Some(targets) = lists.get(prototype) {
+                let known = prototypes.get(prototype).and_then(|shape| self.by_signature.get(shape));
+                let found = if let Some(known) = known.filter(|_| !lists.contains_key(prototype)) {
+                    Err(known.clone())
+                } else if let Some(targets) = lists.get(prototype) {
                     let names: Vec<Name> =
                         targets.iter().map(|n| self.resolve(n).clone()).collect();
                     let first = names.first().and_then(|n| self.functions.get(n));
@@ -349,10 +355,10 @@ impl Pass<'_> {
                     let shape = shape.clone();
                     let same = |n: &Name| self.functions.get(n).is_some_and(|f| f.0 == shape);
                     let names = names.into_iter().filter(|n| same(n)).collect::<Vec<_>>();
-                    (shape, names)
+                    Ok((shape, names))
                 } else if let Some(shape) = prototypes.get(prototype) {
                     let same = |n: &&Name| self.functions.get(*n).is_some_and(|f| f.0 == *shape);
-                    (shape.clone(), self.taken.iter().filter(same).cloned().collect())
+                    Ok((shape.clone(), self.taken.iter().filter(same).cloned().collect()))
                 } else {
                     return refuse("an indirect call without a prototype");
                 };
@@ -360,7 +366,16 @@ impl Pass<'_> {
                 args.insert(0, register);
                 changed = true;
                 report.count(Change::IndirectCall);
-                self.dispatcher(found.0, found.1)
+                match found {
+                    Err(known) => known,
+                    Ok((shape, targets)) => {
+                        let name = self.dispatcher(shape.clone(), targets);
+                        if !lists.contains_key(prototype) {
+                            self.by_signature.insert(shape, name.clone());
+                        }
+                        name
+                    }
+                }
             }
             _ => return refuse("an indirect call without a prototype"),
         };

@@ -24,6 +24,8 @@ use super::registers::Registers;
 use super::report::{Change, Report};
 use crate::hash::HashMap;
 
+/// Most operations of a module that are replaced, each by some fifteen instructions.
+const MOST: u32 = 1024;
 /// Bits of a count.
 const COUNT: i64 = (1 << 20) - 1;
 /// Position of the expected arrivals.
@@ -44,6 +46,7 @@ pub(super) fn replace(
     fresh: &mut HashMap<Name, Fresh>,
     report: &mut Report,
 ) -> Result<(), Refusal> {
+    let mut total = 0;
     for item in &mut module.items {
         let Item::Function(f) = item else { continue };
         let Some(body) = &mut f.body else { continue };
@@ -54,12 +57,14 @@ pub(super) fn replace(
         }
         let widths = Widths::of(body);
         let mut pass = Pass {
+            before: total,
             widths,
             fresh: fresh.entry(f.name.clone()).or_default(),
             out: Vec::new(),
             replaced: 0,
         };
         pass.block(body)?;
+        total += pass.replaced;
         for _ in 0..pass.replaced {
             report.function(&f.name).count(Change::Mbarrier);
         }
@@ -104,6 +109,8 @@ impl Widths {
 }
 
 struct Pass<'f> {
+    /// Operations replaced in functions before this one.
+    before: u32,
     widths: Widths,
     fresh: &'f mut Fresh,
     out: Vec<Statement>,
@@ -117,8 +124,12 @@ impl Pass<'_> {
             match &mut statement {
                 Statement::Block(inner) => self.block(inner)?,
                 Statement::Instruction(i) if is_replaced(i) => {
-                    self.instruction(i)?;
                     self.replaced += 1;
+                    if self.before + self.replaced > MOST {
+                        let why = "more than 1024 mbarrier operations and bulk copies in one module";
+                        return Err(Refusal::Instruction { at: i.span, why });
+                    }
+                    self.instruction(i)?;
                     continue;
                 }
                 _ => {}

@@ -11,7 +11,7 @@ use crate::tree::{
 
 use super::access::{Access, Target, accesses};
 use super::alignment::Growth;
-use super::analysis::{Analysis, Arg, Object, ObjectSpace, Place};
+use super::analysis::{Analysis, Arg, Object, ObjectSpace, Place, module_objects};
 use super::forms::{Emit, Fresh};
 use super::recursion::{Calls, each_instruction, names};
 use super::registers::Registers;
@@ -60,6 +60,10 @@ pub(super) struct Pass<'a, 'm> {
     pub(super) registers: Registers<'m>,
     /// Shared objects that the function's kernels have anyway.
     pub(super) shared: &'a [Object],
+    /// All shared objects of the module.
+    pub(super) module: &'a HashMap<Name, Object>,
+    /// The function's own variables and parameters.
+    pub(super) named: HashMap<&'m Name, &'m Variable>,
     /// A caller takes the generic address of a local variable, which may reach this function.
     pub(super) callers_locals: bool,
     pub(super) fresh: &'a mut Fresh,
@@ -75,6 +79,8 @@ pub(super) struct Pass<'a, 'm> {
     undo: Vec<Key>,
     /// Sharing is off (code that no way leads to, or a graph that was not understood).
     alone: bool,
+    /// Instructions that the guard may still write.
+    room: usize,
     /// Jobs of the block at hand.
     pub(super) block_jobs: Vec<Job>,
     edits: HashMap<u32, Edit>,
@@ -84,6 +90,15 @@ pub(super) struct Pass<'a, 'm> {
 pub(super) const STAND_IN: &str = "$ts_shared";
 /// Name of the local object that stands in where a function has none.
 pub(super) const LOCAL_STAND_IN: &str = "$ts_local";
+
+/// Most instructions that the guard writes for a module: so many, and as many for each of its own. An
+/// access by an address of which nothing is known takes some six for each object it may mean.
+const GROWTH: usize = 1 << 16;
+const GROWTH_EACH: usize = 24;
+
+/// Why a module whose guarding would not end is refused.
+const TOO_MUCH: &str = "the accesses of this module need too many guard instructions; give fewer objects or \
+                        more direct addresses";
 
 /// Why an access that may reach a caller's local variables is refused.
 pub(super) const CALLERS_LOCALS: &str =
@@ -102,6 +117,15 @@ pub(super) fn rewrite(
     let mut growth = Growth::default();
     let mut bodies: Vec<(usize, Block)> = Vec::new();
     let mut stand_in = false;
+    let mut room = 0;
+    for item in &module.items {
+        if let Item::Function(f) = item
+            && let Some(body) = &f.body
+        {
+            each_instruction(body, &mut |_| room += 1);
+        }
+    }
+    room = GROWTH + GROWTH_EACH * room;
     let mut dynamic: HashMap<Name, u64> = HashMap::default();
     let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::default();
     {
@@ -114,14 +138,15 @@ pub(super) fn rewrite(
             })
             .collect();
         let visibility = Visibility::new(module, &module_shared);
+        let objects = module_objects(module_shared.iter().copied());
         for (position, item) in module.items.iter().enumerate() {
             let Item::Function(f) = item else { continue };
             let Some(body) = &f.body else { continue };
             let shared = visibility.of(&f.name);
             let promised =
                 (options.pointers && options.proofs && options.mode == GuardMode::Fence).then_some(options.arena);
-            let mut analysis = Analysis::new(f, body, &module_shared, options.block, promised);
-            raise_alignments(&mut analysis, f, &mut growth, &module_shared)?;
+            let mut analysis = Analysis::new(f, body, &objects, options.block, promised);
+            raise_alignments(&mut analysis, f, &mut growth, &objects)?;
             let number = report.index(&f.name);
             let fresh = fresh.entry(f.name.clone()).or_default();
             let mut pass = Pass {
@@ -129,7 +154,9 @@ pub(super) fn rewrite(
                 function: f,
                 analysis: &analysis,
                 registers: Registers::new(body),
-                shared: &shared,
+                shared,
+                module: &objects,
+                named: HashMap::default(),
                 callers_locals: visibility.callers_locals(&f.name),
                 fresh,
                 changes: report.function(&f.name),
@@ -141,10 +168,14 @@ pub(super) fn rewrite(
                 available: HashMap::default(),
                 undo: Vec::new(),
                 alone: false,
+                room,
                 block_jobs: Vec::new(),
                 edits: HashMap::default(),
             };
+            let variables = analysis.graph.variables.iter().copied();
+            pass.named = variables.chain(&f.params).chain(&f.results).map(|v| (&v.name, v)).collect();
             pass.walk()?;
+            room = pass.room;
             stand_in |= pass.needs_stand_in;
             if pass.dynamic_needed > 0 {
                 for kernel in visibility.kernels(&f.name) {
@@ -296,7 +327,10 @@ impl Visibility {
             let object = |i: usize| Object {
                 name: shared[i].name.clone(),
                 space: ObjectSpace::Shared,
-                bytes: shared[i].bytes(),
+                bytes: match shared[i].linkage {
+                    crate::tree::Linkage::Extern => None,
+                    _ => shared[i].bytes(),
+                },
                 align: shared[i].alignment(),
             };
             of.insert(f.name.clone(), indices.into_iter().map(object).collect());
@@ -331,8 +365,8 @@ impl Visibility {
         self.callers_locals.contains(function)
     }
 
-    fn of(&self, function: &Name) -> Vec<Object> {
-        self.of.get(function).cloned().unwrap_or_default()
+    fn of(&self, function: &Name) -> &[Object] {
+        self.of.get(function).map_or(&[], Vec::as_slice)
     }
 
     fn kernels(&self, function: &Name) -> Vec<Name> {
@@ -346,7 +380,7 @@ fn raise_alignments(
     analysis: &mut Analysis<'_>,
     function: &Function,
     growth: &mut Growth,
-    module_shared: &[&Variable],
+    module_objects: &HashMap<Name, Object>,
 ) -> Result<(), Refusal> {
     let mut wanted: Vec<(u32, u64)> = Vec::new();
     for number in 0..analysis.graph.instructions.len() as u32 {
@@ -362,7 +396,7 @@ fn raise_alignments(
             continue;
         }
         object.align = align;
-        let global = module_shared.iter().any(|v| v.name == object.name);
+        let global = module_objects.contains_key(&object.name);
         growth.align((!global).then_some(&function.name), &object.name, align);
     }
     Ok(())
@@ -506,6 +540,10 @@ impl<'m> Pass<'_, 'm> {
         let before = emit.out;
         *self.fresh = fresh;
         result?;
+        match self.room.checked_sub(before.len()) {
+            Some(room) => self.room = room,
+            None => return Err(Refusal::Instruction { at: i.span, why: TOO_MUCH }),
+        }
         if !before.is_empty() || instruction != *i {
             self.edits.insert(number, Edit { before, instruction });
         }

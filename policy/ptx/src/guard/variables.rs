@@ -15,7 +15,7 @@ use crate::tree::{
     ScalarType, Space, Statement, Variable,
 };
 
-use super::analysis::{Analysis, ObjectSpace};
+use super::analysis::{Analysis, ObjectSpace, module_objects};
 use super::control::Control;
 use super::forms::{Emit, Fresh};
 use super::recursion::each_instruction;
@@ -124,6 +124,7 @@ fn kept_constants(module: &Module, options: &GuardOptions) -> HashSet<Name> {
     if constants.is_empty() || !constants.iter().all(|v| stays(v)) {
         return none();
     }
+    let objects = module_objects(constants.iter().copied());
     for item in &module.items {
         let Item::Function(f) = item else { continue };
         let Some(body) = &f.body else { continue };
@@ -140,7 +141,7 @@ fn kept_constants(module: &Module, options: &GuardOptions) -> HashSet<Name> {
         if !touches {
             continue;
         }
-        let analysis = Analysis::new(f, body, &constants, options.block, None);
+        let analysis = Analysis::new(f, body, &objects, options.block, None);
         for (number, i) in analysis.graph.instructions.iter().enumerate() {
             if i.space() != Some(Space::Const) {
                 continue;

@@ -24,11 +24,12 @@ mod tests;
 use crate::hash::HashMap;
 
 use crate::contract::{Arena, BlockShape, PointerContract};
-use crate::tree::{self, Function, Op, Operand, Variable};
+use crate::tree::{self, Function, Name, Op, Operand};
 
 pub use graph::Graph;
 pub use ir::{Arg, Object, ObjectSpace};
 pub use launch::Launch;
+pub use ssa::module_objects;
 pub use value::{NUMBER, Value};
 
 use evaluate::Evaluator;
@@ -71,21 +72,22 @@ fn wanted(i: &tree::Instruction, knows_arena: bool) -> bool {
 }
 
 impl<'a> Analysis<'a> {
-    /// Analyses a function's body. `objects` are the module's variables in `.shared` and `.const`. With an arena, the
-    /// parameters of a kernel that are used as addresses are taken to lie in it, as aligned as the
-    /// accesses through them need; [`Analysis::pointers`] says which.
+    /// Analyses a function's body. `objects` are the module's variables in `.shared` and `.const`
+    /// ([`module_objects`]). With an arena, the parameters of a kernel that are used as addresses are
+    /// taken to lie in it, as aligned as the accesses through them need; [`Analysis::pointers`] says
+    /// which.
     pub fn new(
         function: &'a Function,
         body: &'a tree::Block,
-        objects: &[&Variable],
+        objects: &HashMap<Name, Object>,
         shape: Option<BlockShape>,
         arena: Option<Arena>,
     ) -> Self {
         let graph = Graph::new(body);
         let is_entry = function.kind == tree::FunctionKind::Entry;
-        let candidates = ssa::candidates(objects, &function.params, is_entry, &graph.variables);
+        let candidates = ssa::candidates(&function.params, is_entry, &graph.variables);
         let offsets = if is_entry { pointers::offsets(function) } else { HashMap::default() };
-        let ssa = Ssa::new(&graph, candidates, &offsets);
+        let ssa = Ssa::new(&graph, candidates, objects, &offsets);
         let pointers = match arena {
             Some(_) if is_entry => pointers::find(&ssa, &graph),
             _ => Vec::new(),

@@ -67,6 +67,7 @@ struct Builder<'a, 'g> {
     /// (register, value before) of each write since the walk began.
     undo: Vec<(u32, Id)>,
     candidates: HashMap<Name, Object>,
+    module: &'g HashMap<Name, Object>,
     object_index: HashMap<Name, Option<u32>>,
     /// Offset of each kernel parameter in the parameter block.
     params: &'g HashMap<Name, u64>,
@@ -74,23 +75,34 @@ struct Builder<'a, 'g> {
     positions: Vec<u32>,
 }
 
-/// The objects a function may name: shared and constant variables of the module, and its own locals and parameters.
+/// What an analysis needs to know of a variable.
+fn object_of(v: &Variable, space: ObjectSpace) -> Object {
+    let open = v.linkage == crate::tree::Linkage::Extern && v.space.is_shared();
+    let bytes = if open { None } else { v.bytes() };
+    Object { name: v.name.clone(), space, bytes, align: v.alignment() }
+}
+
+/// The shared and constant variables of a module, which all of its functions may name.
+pub fn module_objects<'v>(variables: impl Iterator<Item = &'v Variable>) -> HashMap<Name, Object> {
+    variables
+        .map(|v| {
+            let constant = v.space == Space::Const;
+            let space = if constant { ObjectSpace::Const } else { ObjectSpace::Shared };
+            (v.name.clone(), object_of(v, space))
+        })
+        .collect()
+}
+
+/// A function's own shared and local variables, and a kernel's parameters.
 pub(super) fn candidates(
-    module_objects: &[&Variable],
     params: &[Variable],
     is_entry: bool,
     locals: &[&Variable],
 ) -> HashMap<Name, Object> {
     let mut found = HashMap::default();
     let mut add = |v: &Variable, space| {
-        let bytes = v.bytes();
-        let object = Object { name: v.name.clone(), space, bytes, align: v.alignment() };
-        found.insert(v.name.clone(), object);
+        found.insert(v.name.clone(), object_of(v, space));
     };
-    for v in module_objects {
-        let space = if v.space == Space::Const { ObjectSpace::Const } else { ObjectSpace::Shared };
-        add(v, space);
-    }
     for v in locals {
         match v.space {
             Space::Local => add(v, ObjectSpace::Local),
@@ -111,6 +123,7 @@ impl Ssa {
     pub(super) fn new<'g>(
         graph: &'g Graph<'_>,
         candidates: HashMap<Name, Object>,
+        module: &'g HashMap<Name, Object>,
         params: &'g HashMap<Name, u64>,
     ) -> Self {
         let count = graph.instructions.len();
@@ -130,6 +143,7 @@ impl Ssa {
             current: Vec::new(),
             undo: Vec::new(),
             candidates,
+            module,
             object_index: HashMap::default(),
             params,
             positions: vec![0; graph.edges.len()],
@@ -379,7 +393,7 @@ impl<'a> Builder<'a, '_> {
         if let Some(known) = self.object_index.get(name) {
             return *known;
         }
-        let index = match self.candidates.get(name) {
+        let index = match self.candidates.get(name).or_else(|| self.module.get(name)) {
             Some(object) if self.ssa.objects.len() < MAX_OBJECTS => {
                 self.ssa.objects.push(object.clone());
                 Some(self.ssa.objects.len() as u32 - 1)
