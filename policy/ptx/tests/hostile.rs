@@ -282,5 +282,5 @@ fn a_quarter_of_a_mebibyte_takes_at_most_a_second() {
 #[test]
 #[ignore = "minutes without optimisation; run with --release -- --ignored"]
 fn four_mebibytes_take_at_most_ten_seconds() {
-    run(4 << 20, Duration::from_secs(10));
+    run(std::env::var("BYTES").ok().and_then(|b| b.parse().ok()).unwrap_or(4 << 20), Duration::from_secs(10));
 }

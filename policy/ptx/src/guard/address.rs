@@ -87,7 +87,7 @@ impl Pass<'_, '_> {
     }
 
     /// The value to fence, its register, and the access's distance from it.
-    fn root(&self, job: &Job) -> Option<(Arg, Name, i64)> {
+    pub(super) fn root(&self, job: &Job) -> Option<(Arg, Name, i64)> {
         let (root, distance) = job.place.root;
         let offset = distance.checked_add(job.offset)?;
         let register = self.analysis.register(root)?.clone();
@@ -99,18 +99,10 @@ impl Pass<'_, '_> {
     /// The widest alignment that accesses of this block need of a value: those that run whenever the
     /// first does, so that in a program without faults the value has it.
     fn group_align(&self, root: Arg, align: u64) -> u64 {
-        if root == Arg::Unknown {
-            return align;
+        match self.root_aligns.get(&root) {
+            Some(most) if root != Arg::Unknown => align.max(*most),
+            _ => align,
         }
-        let certain = |job: &&Job| {
-            self.analysis.graph.instructions[job.number as usize].guard.is_none()
-                && job.access.target == super::Target::Global
-        };
-        self.block_jobs
-            .iter()
-            .filter(certain)
-            .filter(|job| self.root(job).is_some_and(|(other, ..)| other == root))
-            .fold(align, |most, job| most.max(job.access.align))
     }
 
     /// The address of a relocated variable, already a number inside the arena: only the offset needs

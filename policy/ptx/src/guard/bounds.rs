@@ -328,7 +328,7 @@ impl Pass<'_, '_> {
     }
 
     /// The accesses of this block that can use one clamp: same address value, all certain to run.
-    fn group(&self, job: &Job) -> Group {
+    fn group(&mut self, job: &Job) -> Group {
         let single = Group {
             value: Arg::Unknown,
             first: job.offset,
@@ -339,38 +339,48 @@ impl Pass<'_, '_> {
         if self.options.mode == GuardMode::Check || !matches!(root, Arg::Value(_)) {
             return single;
         }
-        let certain =
-            |number: u32| self.analysis.graph.instructions[number as usize].guard.is_none();
-        if !certain(job.number) {
+        if self.analysis.graph.instructions[job.number as usize].guard.is_some() {
             return Group { value: root, ..single };
         }
+        let key = (job.access.target, root);
+        let found = match self.groups.get(&key) {
+            Some(found) => *found,
+            None => {
+                let found = self.common(key);
+                self.groups.insert(key, found);
+                found
+            }
+        };
+        match found {
+            Some((first, end, align)) => Group { value: root, first, end, align },
+            None => Group { value: root, ..single },
+        }
+    }
+
+    /// The least and greatest offsets and the alignment of all accesses of a group; `None` when no one
+    /// clamp is good for all.
+    fn common(&self, key: (Target, Arg)) -> Option<(i64, i64, u64)> {
         let members: Vec<&Job> = self
-            .block_jobs
+            .members
+            .get(&key)?
             .iter()
-            .filter(|other| {
-                other.access.target == job.access.target
-                    && other.place.base == root
-                    && certain(other.number)
-            })
+            .filter_map(|&index| self.block_jobs.get(index as usize))
             .collect();
-        let first = members.iter().map(|m| m.offset).min().unwrap_or(job.offset);
-        let end = members.iter().map(|m| m.offset.saturating_add(m.access.bytes as i64)).max();
-        let align = members.iter().map(|m| m.access.align).max().unwrap_or(job.access.align);
-        let end = end.unwrap_or(single.end);
+        let first = members.iter().map(|m| m.offset).min()?;
+        let end = members.iter().map(|m| m.offset.saturating_add(m.access.bytes as i64)).max()?;
+        let align = members.iter().map(|m| m.access.align).max()?;
         let even = members
             .iter()
             .all(|m| m.offset.checked_sub(first).is_some_and(|d| d % m.access.align as i64 == 0));
         let smallest = self
             .analysis
-            .bases(&job.place.value)
+            .bases(&members.first()?.place.value)
             .filter_map(|(index, _)| self.analysis.objects.get(index as usize)?.bytes)
             .min()
             .unwrap_or(0);
-        let span = end.checked_sub(first).unwrap_or(i64::MAX);
-        if !even || span as u64 > smallest || i32::try_from(first).is_err() {
-            return Group { value: root, ..single };
-        }
-        Group { value: root, first, end, align }
+        let span = end.checked_sub(first)?;
+        let good = even && span as u64 <= smallest && i32::try_from(first).is_ok();
+        good.then_some((first, end, align))
     }
 }
 

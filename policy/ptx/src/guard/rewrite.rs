@@ -83,6 +83,12 @@ pub(super) struct Pass<'a, 'm> {
     room: usize,
     /// Jobs of the block at hand.
     pub(super) block_jobs: Vec<Job>,
+    /// Those that run whenever their block does, by what they access and their address's value.
+    pub(super) members: HashMap<(Target, Arg), Vec<u32>>,
+    /// The widest alignment that such accesses need of a value, over all of the block.
+    pub(super) root_aligns: HashMap<Arg, u64>,
+    /// Groups found so far: least and greatest offset and alignment; `None` for none.
+    pub(super) groups: HashMap<(Target, Arg), Option<(i64, i64, u64)>>,
     edits: HashMap<u32, Edit>,
 }
 
@@ -170,6 +176,9 @@ pub(super) fn rewrite(
                 alone: false,
                 room,
                 block_jobs: Vec::new(),
+                members: HashMap::default(),
+                root_aligns: HashMap::default(),
+                groups: HashMap::default(),
                 edits: HashMap::default(),
             };
             let variables = analysis.graph.variables.iter().copied();
@@ -505,7 +514,7 @@ impl<'m> Pass<'_, 'm> {
             }
             // A callee may end the thread: what comes after a call need not happen.
             if i.op() == Some(Op::Call) || number + 1 == node.end {
-                self.block_jobs = std::mem::take(&mut jobs);
+                self.gather(std::mem::take(&mut jobs));
                 for number in from..=number {
                     self.instruction(number)?;
                 }
@@ -515,10 +524,35 @@ impl<'m> Pass<'_, 'm> {
         Ok(())
     }
 
+    /// Takes on the jobs of a stretch of code that runs as a whole, and sorts them into groups that can
+    /// use one fence or clamp.
+    fn gather(&mut self, jobs: Vec<Job>) {
+        self.block_jobs = jobs;
+        self.members.clear();
+        self.root_aligns.clear();
+        self.groups.clear();
+        for (index, job) in self.block_jobs.iter().enumerate() {
+            if self.analysis.graph.instructions[job.number as usize].guard.is_some() {
+                continue;
+            }
+            if matches!(job.place.base, Arg::Value(_)) {
+                let key = (job.access.target, job.place.base);
+                self.members.entry(key).or_default().push(index as u32);
+            }
+            if job.access.target == Target::Global
+                && let Some((root, ..)) = self.root(job)
+            {
+                let most = self.root_aligns.entry(root).or_insert(job.access.align);
+                *most = (*most).max(job.access.align);
+            }
+        }
+    }
+
     fn instruction(&mut self, number: u32) -> Result<(), Refusal> {
         let i = self.analysis.graph.instructions[number as usize];
+        let first = self.block_jobs.partition_point(|job| job.number < number);
         let jobs: Vec<Job> =
-            self.block_jobs.iter().filter(|job| job.number == number).copied().collect();
+            self.block_jobs[first..].iter().take_while(|job| job.number == number).copied().collect();
         let is_trap = i.op() == Some(Op::Trap);
         if jobs.is_empty() && !is_trap && !matches!(i.op(), Some(Op::Cp | Op::Wmma)) {
             return Ok(());
