@@ -190,6 +190,7 @@ fn launch(program: Program) -> Launch {
     Launch {
         linked: Arc::new(Linked::new(Arc::new(program), &[])),
         compiled: None,
+        choose: false,
         kernel: 0,
         grid: [1; 3],
         block: [32, 1, 1],
@@ -229,7 +230,12 @@ proptest! {
         let mut launch = launch(program);
         launch.block = [threads, 1, 1];
         let kernel = launch.linked.program.functions[0].clone();
-        for level in Level::available() {
+        let linked = launch.linked.clone();
+        let machine = crate::jit::compile(&linked.program, &[]).map(Arc::new);
+        let mut ways: Vec<(Level, bool)> = Level::available().into_iter().map(|l| (l, false)).collect();
+        ways.push((Level::detect(), true));
+        for (level, compiled) in ways {
+            launch.compiled = machine.clone().filter(|_| compiled);
             let mut warp = Warp::new(0);
             warp.start(0, &kernel, launch.block);
             for (lane, thread) in (0..32).map(Thread::new).enumerate() {
@@ -242,7 +248,7 @@ proptest! {
                 }
             }
             let shared = Segment::zeroed(16).unwrap();
-            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), sites: Vec::new() };
+            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), compiled, sites: Vec::new() };
             loop {
                 match level.run(&mut warp, &mut common, &launch) {
                     Ok(Turn::Done) => break,
@@ -256,7 +262,7 @@ proptest! {
                     r64: warp.r64.iter().take(usize::from(SLOTS)).map(|v| v.0[lane]).collect(),
                     preds: warp.preds.iter().take(usize::from(PREDS)).map(|p| p >> lane & 1 != 0).collect(),
                 };
-                prop_assert_eq!(&got, thread, "lane {} at {:?}", lane, level);
+                prop_assert_eq!(&got, thread, "lane {} at {:?}, compiled: {}", lane, level, compiled);
             }
         }
     }
