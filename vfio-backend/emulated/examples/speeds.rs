@@ -46,7 +46,7 @@ fn main() {
                 let speed = report.thread_instructions as f64 / seconds / 1e9;
                 logs += speed.ln();
                 count += 1;
-                let wrong = if verdict.is_ok() { "" } else { "  WRONG" };
+                let wrong = verdict.err().map_or(String::new(), |why| format!("  WRONG: {why}"));
                 println!(
                     "{:<24} {:>14} {:>10.2} {:>8.2}{wrong}",
                     kernel.name,

@@ -100,13 +100,13 @@ pub enum LaunchError {
 /// What executes a kernel. All give the same results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// Machine code for what has been compiled by now, the interpreter for the rest. The first launch of a program asks for
-    /// it to be compiled in the background.
+    /// Whichever is faster for the kernel, as its first blocks find out. The first launch of a program asks for it to be
+    /// compiled in the background; until then it is interpreted.
     #[default]
     Auto,
     /// The interpreter alone.
     Interpreter,
-    /// As `Auto`, after waiting for the compiler.
+    /// Machine code for every piece that has any, the interpreter for the rest; waits for the compiler.
     Compiled,
 }
 
@@ -365,6 +365,7 @@ impl LoadedProgram {
         let launch = Launch {
             linked: self.linked.clone(),
             compiled,
+            choose: config.engine == Engine::Auto,
             kernel,
             grid: config.grid,
             block: config.block,

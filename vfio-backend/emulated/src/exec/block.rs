@@ -2,10 +2,11 @@
 
 use super::launch::Launch;
 use super::levels::Level;
-use super::warp::{LaneFault, Outcome, Warp, fault};
+use super::registers::Registers;
+use super::warp::{Group, LaneFault, Outcome, Wait, Warp, fault};
 use crate::fault::FaultKind;
 use crate::ir::Barrier;
-use crate::jit::code::Site;
+use crate::jit::code::{Caller, Site, State};
 use crate::raw::Segment;
 
 /// Barriers a block has (PTX ISA 9.0, section 9.7.13.1), and one for a cluster that is the block itself.
@@ -138,6 +139,8 @@ pub(crate) struct Common {
     pub(crate) worker: u32,
     pub(crate) shared: Segment,
     pub(crate) barriers: Barriers,
+    /// Whether it uses the launch's machine code.
+    pub(crate) compiled: bool,
     /// What compiled code's memory instructions have learnt during this launch.
     pub(crate) sites: Vec<Site>,
 }
@@ -146,6 +149,8 @@ pub(crate) struct Common {
 pub(crate) struct Block {
     pub(crate) common: Common,
     warps: Vec<Warp>,
+    /// No thread has executed anything.
+    is_fresh: bool,
 }
 
 impl Block {
@@ -158,13 +163,16 @@ impl Block {
             worker,
             shared,
             barriers: Barriers::default(),
+            compiled: false,
             sites: Vec::new(),
         };
-        Some(Self { common, warps: (0..launch.warps()).map(Warp::new).collect() })
+        let warps = (0..launch.warps()).map(Warp::new).collect();
+        Some(Self { common, warps, is_fresh: true })
     }
 
-    /// Makes it the block number `n` of the grid, before its first instruction.
-    pub(crate) fn start(&mut self, launch: &Launch, n: u64) {
+    /// Makes it the block number `n` of the grid, before its first instruction; `compiled`: with machine code.
+    pub(crate) fn start(&mut self, launch: &Launch, n: u64, compiled: bool) {
+        (self.common.compiled, self.is_fresh) = (compiled, true);
         self.common.index = launch.block_index(n);
         self.common.barriers = Barriers::default();
         self.common.barriers.live = launch.block.iter().product();
@@ -182,6 +190,9 @@ impl Block {
         launch: &Launch,
         level: Level,
     ) -> Result<Progress, (u32, Box<LaneFault>)> {
+        if std::mem::take(&mut self.is_fresh) && self.common.compiled {
+            self.sprint(launch);
+        }
         let mut spins = 0;
         loop {
             let (mut ran, mut blocked, mut done) = (false, false, true);
@@ -212,6 +223,41 @@ impl Block {
                 return Ok(Progress::Yielded);
             }
         }
+    }
+
+    /// Runs every warp from the kernel's entry through machine code, if there is any for it, without the interpreter's
+    /// scheduler. Kernels without barriers and the like are over then.
+    fn sprint(&mut self, launch: &Launch) {
+        let kernel = &launch.linked.program.functions[launch.kernel as usize];
+        let Some(region) = launch.compiled.as_deref().and_then(|c| c.region_at(kernel.entry))
+        else {
+            return;
+        };
+        let mut finished = 0;
+        let mut caller = Caller::new(&mut self.common, launch);
+        for warp in &mut self.warps {
+            if launch.is_over() {
+                break;
+            }
+            let mask = warp.live;
+            let index = warp.index;
+            let Warp { r32, r64, preds, local, tid, groups, work, .. } = warp;
+            let mut registers = Registers { r32, r64, preds, c32: &[], c64: &[] };
+            let state =
+                State { registers: &mut registers, local, frame: 0, tid: &*tid, warp: index };
+            let ended = caller.call(region, state, mask);
+            work.warp_instructions +=
+                ended.instructions.div_ceil(u64::from(mask.count_ones().max(1)));
+            work.thread_instructions += ended.instructions;
+            groups.clear();
+            ended.each_place(|pc, lanes| {
+                groups.push(Group { pc, frame: 0, mask: lanes, wait: Wait::Ready, stamp: 0 });
+            });
+            let gone = mask & !ended.unfinished;
+            warp.exit(0, gone);
+            finished += gone.count_ones();
+        }
+        self.common.barriers.exit(finished);
     }
 
     /// Work done since the last call.

@@ -9,6 +9,7 @@ use super::launch::{Failure, Launch};
 use super::levels::Level;
 use super::warp::Warp;
 use crate::fault::Fault;
+use crate::jit::tempo::Tempo;
 
 /// Blocks a worker keeps in flight when they wait for each other and the launch is not cooperative.
 const RESIDENT: usize = 32;
@@ -18,6 +19,11 @@ impl Launch {
     pub(crate) fn block_footprint(&self) -> u64 {
         let kernel = &self.linked.program.functions[self.kernel as usize];
         u64::from(self.warps()) * Warp::footprint(kernel) + u64::from(self.shared_bytes)
+    }
+
+    /// The kernel's choice between machine code and interpreter, if there is machine code.
+    fn tempo(&self) -> Option<&Tempo> {
+        self.compiled.as_deref()?.tempos.get(self.kernel as usize)
     }
 
     /// What one worker thread does: takes blocks and runs them until none is left or the launch fails.
@@ -38,7 +44,8 @@ impl Launch {
                     let Some(mut block) = spare.take().or_else(|| Block::new(self, worker)) else {
                         return self.fail(Failure::HostMemory);
                     };
-                    block.start(self, n);
+                    let compiled = self.tempo().is_some_and(|t| t.next(self.choose));
+                    block.start(self, n, compiled);
                     turn = resident.len();
                     resident.push(block);
                 } else if resident.is_empty() {
@@ -48,8 +55,13 @@ impl Launch {
             if turn >= resident.len() {
                 turn = 0;
             }
+            let measured = self.tempo().filter(|t| self.choose && !t.is_decided());
+            let begun = measured.map(|_| Instant::now());
             let progress = resident[turn].run(self, level);
             let (warp_work, thread_work) = resident[turn].take_work();
+            if let (Some(tempo), Some(begun)) = (measured, begun) {
+                tempo.add(resident[turn].common.compiled, begun.elapsed(), thread_work);
+            }
             self.thread_instructions.fetch_add(thread_work, Relaxed);
             let issued = self.warp_instructions.fetch_add(warp_work, Relaxed) + warp_work;
             match progress {

@@ -36,6 +36,8 @@ pub(crate) struct Launch {
     pub(crate) linked: Arc<Linked>,
     /// Machine code for parts of it, if the launch uses any.
     pub(crate) compiled: Option<Arc<Compiled>>,
+    /// Whether blocks find out what is faster; otherwise all use the machine code.
+    pub(crate) choose: bool,
     /// Index of the kernel in the program's functions.
     pub(crate) kernel: u32,
     pub(crate) grid: [u32; 3],

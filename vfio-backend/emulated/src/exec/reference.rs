@@ -185,11 +185,30 @@ fn programs() -> impl Strategy<Value = Program> {
     })
 }
 
+/// The same program with an instruction before its end that only the interpreter executes and of which the compiler knows
+/// nothing: it must find every register in the file.
+fn observed(program: &Program) -> Program {
+    let mut program = program.clone();
+    let last = program.code.len() - 1;
+    for inst in &mut program.code[..last] {
+        if inst.op == Op::Exit {
+            inst.op = Op::Branch { to: last as u32 };
+        }
+    }
+    let guard = Guard::ALWAYS;
+    program.code[last] = Inst { guard, op: Op::Elect { d: NONE, p: PREDS, members: CONSTANT } };
+    program.code.push(Inst { guard, op: Op::Exit });
+    program.lines.push(1);
+    program.functions[0].preds += 1;
+    program
+}
+
 /// A launch that only the interpreter's loop looks at.
 fn launch(program: Program) -> Launch {
     Launch {
         linked: Arc::new(Linked::new(Arc::new(program), &[])),
         compiled: None,
+        choose: false,
         kernel: 0,
         grid: [1; 3],
         block: [32, 1, 1],
@@ -226,12 +245,21 @@ proptest! {
         for thread in alone.iter_mut().take(threads as usize) {
             prop_assume!(thread.run(&program).is_some());
         }
-        let mut launch = launch(program);
-        launch.block = [threads, 1, 1];
-        let kernel = launch.linked.program.functions[0].clone();
-        for level in Level::available() {
+        let watched = observed(&program);
+        let machine = crate::jit::compile(&watched, &[]).map(Arc::new);
+        prop_assert!(machine.is_some() || !cfg!(target_arch = "x86_64"));
+        let mut plain = launch(program);
+        let mut compiled_launch = launch(watched);
+        compiled_launch.compiled = machine;
+        plain.block = [threads, 1, 1];
+        compiled_launch.block = plain.block;
+        let mut ways: Vec<(Level, bool)> = Level::available().into_iter().map(|l| (l, false)).collect();
+        ways.push((Level::detect(), true));
+        for (level, compiled) in ways {
+            let launch = if compiled { &compiled_launch } else { &plain };
+            let kernel = &launch.linked.program.functions[0];
             let mut warp = Warp::new(0);
-            warp.start(0, &kernel, launch.block);
+            warp.start(0, kernel, launch.block);
             for (lane, thread) in (0..32).map(Thread::new).enumerate() {
                 for s in 0..usize::from(SLOTS) {
                     warp.r32[s].0[lane] = thread.r32[s];
@@ -242,9 +270,9 @@ proptest! {
                 }
             }
             let shared = Segment::zeroed(16).unwrap();
-            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), sites: Vec::new() };
+            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), compiled, sites: Vec::new() };
             loop {
-                match level.run(&mut warp, &mut common, &launch) {
+                match level.run(&mut warp, &mut common, launch) {
                     Ok(Turn::Done) => break,
                     Ok(_) => {}
                     Err(fault) => panic!("{fault:?}"),
@@ -256,7 +284,7 @@ proptest! {
                     r64: warp.r64.iter().take(usize::from(SLOTS)).map(|v| v.0[lane]).collect(),
                     preds: warp.preds.iter().take(usize::from(PREDS)).map(|p| p >> lane & 1 != 0).collect(),
                 };
-                prop_assert_eq!(&got, thread, "lane {} at {:?}", lane, level);
+                prop_assert_eq!(&got, thread, "lane {} at {:?}, compiled: {}", lane, level, compiled);
             }
         }
     }

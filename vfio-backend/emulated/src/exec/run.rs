@@ -11,7 +11,7 @@ use super::warp::{Group, Outcome, Wait, Warp, fault};
 use super::{fragments, matrix, mbarrier, print, special, warp_ops};
 use crate::fault::{FaultKind, Space};
 use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
-use crate::jit::code::State;
+use crate::jit::code::{Caller, State};
 use crate::raw::LANES;
 
 /// Warp instructions of a turn.
@@ -32,7 +32,7 @@ pub(crate) fn run(
     memory: impl Fn(&mut View<'_>, &mut Registers<'_>, &Op, u32) -> Outcome<()>,
 ) -> Outcome<Turn> {
     let program = &*launch.linked.program;
-    let compiled = launch.compiled.as_deref();
+    let compiled = launch.compiled.as_deref().filter(|_| common.compiled);
     let code = compiled.map_or(&program.code[..], |c| &c.code[..]);
     let constants = (&launch.linked.constants32[..], &launch.linked.constants64[..]);
     let mut fuel = TURN;
@@ -144,13 +144,14 @@ pub(crate) fn run(
                     tid: &*tid,
                     warp: *index_of_warp,
                 };
-                let ended = compiled.regions[index as usize].call(state, common, launch, mask);
+                let mut caller = Caller::new(common, launch);
+                let ended = caller.call(&compiled.regions[index as usize], state, mask);
                 let issued = ended.instructions.div_ceil(u64::from(mask.count_ones().max(1)));
                 work.warp_instructions += issued;
                 work.thread_instructions += ended.instructions;
                 fuel -= issued as i64;
-                let first = ended.exits[ended.unfinished.trailing_zeros() as usize & 31];
-                if ended.unfinished != mask || !ended.is_together(first) {
+                let together = ended.together().filter(|_| ended.unfinished == mask);
+                let Some(first) = together else {
                     ended.each_place(|place, lanes| park!(place, lanes, Wait::Ready));
                     let finished = mask & !ended.unfinished;
                     if finished != 0 {
@@ -161,7 +162,7 @@ pub(crate) fn run(
                         return Ok(Turn::Yielded);
                     }
                     continue 'schedule;
-                }
+                };
                 start = first;
                 if first != pc {
                     let backward = first < pc;

@@ -24,7 +24,7 @@ use crate::ops::float64::Float64;
 use crate::ops::half::Half;
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
-use crate::raw::LANES;
+use crate::raw::{LANES, Segment};
 
 /// Thread instructions between two looks at the launch's limits.
 const SLICE: i64 = 1 << 20;
@@ -63,6 +63,8 @@ pub(super) struct Context {
     /// Thread instructions left before `refill` is asked.
     pub(super) fuel: i64,
     pub(super) specials: [u32; special::ENTRIES],
+    /// What the executor answered last.
+    pub(super) answer: u64,
     /// Where each unfinished lane goes on.
     pub(super) exits: [u32; LANES],
     // For the functions called back:
@@ -133,19 +135,21 @@ pub(super) fn callable(
 }
 
 /// How a call of compiled code ended.
-pub(crate) struct Ended {
+pub(crate) struct Ended<'c> {
     /// Lanes that have not exited.
     pub(crate) unfinished: u32,
     /// Where they go on.
-    pub(crate) exits: [u32; LANES],
+    pub(crate) exits: &'c [u32; LANES],
     /// Instructions executed by threads.
     pub(crate) instructions: u64,
 }
 
-impl Ended {
-    /// Whether every unfinished lane goes on at `place`.
-    pub(crate) fn is_together(&self, place: u32) -> bool {
-        (0..LANES).all(|l| self.unfinished >> l & 1 == 0 || self.exits[l] == place)
+impl Ended<'_> {
+    /// The place where every unfinished lane goes on, if it is one.
+    pub(crate) fn together(&self) -> Option<u32> {
+        let place = self.exits[self.unfinished.trailing_zeros() as usize & 31];
+        let same = (0..LANES).all(|l| self.unfinished >> l & 1 == 0 || self.exits[l] == place);
+        same.then_some(place)
     }
 
     /// Calls `f` with every place where lanes go on.
@@ -173,55 +177,80 @@ pub(crate) struct State<'a, 'r> {
     pub(crate) warp: u32,
 }
 
-impl Callable {
-    /// Runs the lanes of `mask` from the region's entry until each leaves the region.
-    pub(crate) fn call(
-        &self,
-        state: State<'_, '_>,
-        common: &mut Common,
-        launch: &Launch,
-        mask: u32,
-    ) -> Ended {
-        let registers = state.registers;
-        let local_bytes = state.local.len() as u64 * 4;
-        let fits = registers.r32.len() >= self.slots[0] as usize
-            && registers.r64.len() >= self.slots[1] as usize
-            && registers.preds.len() >= self.slots[2] as usize
-            && u64::from(state.frame) + u64::from(self.frame_bytes) <= local_bytes;
-        assert!(fits, "a frame is smaller than its function");
-        let specials = special::table(launch, common, state.warp);
-        common.sites.resize(self.sites as usize, Site::default());
-        let mut context = Context {
-            r32: registers.r32.as_mut_ptr(),
-            r64: registers.r64.as_mut_ptr(),
-            preds: registers.preds.as_mut_ptr(),
-            tid: state.tid.as_ptr(),
-            local: state.local.as_mut_ptr(),
-            local_bytes,
-            frame: u64::from(state.frame),
-            shared: common.shared.base(),
-            shared_bytes: common.shared.len(),
+/// Calls compiled code for the warps of one block.
+pub(crate) struct Caller<'a> {
+    context: Context,
+    launch: &'a Launch,
+    // What the context points to beyond the launch.
+    _shared: &'a Segment,
+    sites: &'a mut Vec<Site>,
+}
+
+impl<'a> Caller<'a> {
+    /// For a block and its launch.
+    pub(crate) fn new(common: &'a mut Common, launch: &'a Launch) -> Self {
+        let specials = special::table(launch, common, 0);
+        let Common { shared, sites, .. } = common;
+        let context = Context {
+            r32: std::ptr::null_mut(),
+            r64: std::ptr::null_mut(),
+            preds: std::ptr::null_mut(),
+            tid: std::ptr::null(),
+            local: std::ptr::null_mut(),
+            local_bytes: 0,
+            frame: 0,
+            shared: shared.base(),
+            shared_bytes: shared.len(),
             params: launch.params.base(),
             params_bytes: launch.params.len(),
-            sites: common.sites.as_mut_ptr(),
-            fuel: SLICE,
+            sites: std::ptr::null_mut(),
+            fuel: 0,
             specials,
+            answer: 0,
             exits: [0; LANES],
             launch,
-            granted: SLICE,
+            granted: 0,
             slices: 0,
-            site_count: self.sites,
+            site_count: 0,
         };
+        Self { context, launch, _shared: shared, sites }
+    }
+
+    /// Runs the lanes of `mask` from the region's entry until each leaves the region.
+    pub(crate) fn call(&mut self, region: &Callable, state: State<'_, '_>, mask: u32) -> Ended<'_> {
+        let registers = state.registers;
+        let local_bytes = state.local.len() as u64 * 4;
+        let fits = registers.r32.len() >= region.slots[0] as usize
+            && registers.r64.len() >= region.slots[1] as usize
+            && registers.preds.len() >= region.slots[2] as usize
+            && u64::from(state.frame) + u64::from(region.frame_bytes) <= local_bytes;
+        assert!(fits, "a frame is smaller than its function");
+        if self.sites.len() < region.sites as usize {
+            self.sites.resize(region.sites as usize, Site::default());
+        }
+        let context = &mut self.context;
+        context.r32 = registers.r32.as_mut_ptr();
+        context.r64 = registers.r64.as_mut_ptr();
+        context.preds = registers.preds.as_mut_ptr();
+        context.tid = state.tid.as_ptr();
+        context.local = state.local.as_mut_ptr();
+        context.local_bytes = local_bytes;
+        context.frame = u64::from(state.frame);
+        context.sites = self.sites.as_mut_ptr();
+        context.site_count = region.sites;
+        context.specials[special::WARP] = state.warp;
+        (context.fuel, context.granted, context.slices) = (SLICE, SLICE, 0);
+        context.launch = self.launch;
         // SAFETY: the code was made for frames of at least these sizes, checked above; it indexes registers by constant slots
         // below them, local, shared and parameter memory after comparing with the lengths in the context, and device memory
         // only at addresses that `translate` gave for this launch's map, which outlives the call. The context and everything
         // it points to outlive the call and are reached by nobody else meanwhile, except device memory, which every side
         // accesses with plain machine loads and stores.
-        let unfinished = unsafe { (self.entry)(&mut context, mask) };
+        let unfinished = unsafe { (region.entry)(context, mask) };
         Ended {
             unfinished: unfinished & mask,
-            exits: context.exits,
-            instructions: context.granted.wrapping_sub(context.fuel).max(0) as u64,
+            exits: &self.context.exits,
+            instructions: self.context.granted.wrapping_sub(self.context.fuel).max(0) as u64,
         }
     }
 }

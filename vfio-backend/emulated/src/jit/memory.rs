@@ -9,13 +9,13 @@ use std::mem::offset_of;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
-use cranelift_codegen::ir::{Block, InstBuilder, Value};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value};
 
-use super::code::{self, Context, Kind as Access, Site};
+use super::code::{Context, Kind as Access, Site};
 use super::translate::{Fixed, New, Translator, plain};
 use super::values::Kind;
 use crate::fault::Space;
-use crate::ir::{Memory, NONE, Target, Transfer, window};
+use crate::ir::{CONSTANT, Memory, NONE, Slot, Target, Transfer, window};
 use crate::ops::Class;
 
 /// Where a checked access goes.
@@ -125,10 +125,12 @@ impl Translator<'_, '_> {
                 self.require(never, bail);
                 Place::Bytes(self.context)
             }
-            Target::Space(Space::Global | Space::Const) => {
-                self.device(m, log2, (store, false), bail)
+            // See `device`.
+            Target::Space(Space::Global | Space::Const) | Target::Generic => {
+                let never = self.b.ins().iconst(cranelift_codegen::ir::types::I8, 0);
+                self.require(never, bail);
+                Place::Bytes(self.context)
             }
-            Target::Generic => self.device(m, log2, (store, true), bail),
         }
     }
 
@@ -147,14 +149,16 @@ impl Translator<'_, '_> {
         self.at(base, element, log2)
     }
 
-    /// An access to device memory, or to any window of generic addressing.
+    /// An access to device memory, or to any window of generic addressing: `emit` makes it, once where the site knows the
+    /// address and once where it was looked up. Its values.
     fn device(
         &mut self,
         m: &Memory,
         log2: u32,
         (store, generic): (bool, bool),
-        bail: Block,
-    ) -> Place {
+        emit: &mut dyn FnMut(&mut Self, Value) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let bail = self.bail();
         let address = self.address(m);
         let site = *self.sites;
         *self.sites += 1;
@@ -163,120 +167,190 @@ impl Translator<'_, '_> {
         let row = (site as usize * size_of::<Site>()) as i32;
         let at = |field: usize| row + field as i32;
         let (done, miss) = (self.b.create_block(), self.b.create_block());
-        self.b.append_block_param(done, I64);
         self.b.set_cold_block(miss);
         let start = self.b.ins().load(I64, plain(), sites, at(offset_of!(Site, start)));
-        let count = self.b.ins().load(I64, plain(), sites, at(offset_of!(Site, count)));
         let offset = self.b.ins().isub(address, start);
+        let count = self.b.ins().load(I64, plain(), sites, at(offset_of!(Site, count)));
         let element = self.element(offset, log2, count, miss);
         let host = self.b.ins().load(I64, plain(), sites, at(offset_of!(Site, host)));
         let hit = self.at(host, element, log2);
-        self.b.ins().jump(done, &[hit.into()]);
+        let values = emit(self, hit);
+        for &v in &values {
+            let ty = self.b.func.dfg.value_type(v);
+            self.b.append_block_param(done, ty);
+        }
+        self.join(done, values);
         self.b.switch_to_block(miss);
         if generic {
             // A block's shared memory is not the site's to remember.
             let lookup = self.b.create_block();
             self.b.set_cold_block(lookup);
-            let inside = self.b.ins().iadd_imm_s(address, (window::SHARED as i64).wrapping_neg());
+            let base = (window::SHARED as i64).wrapping_neg();
+            let inside = self.b.ins().iadd_imm_s(address, base);
             let (base, bytes) = (offset_of!(Context, shared), offset_of!(Context, shared_bytes));
             let v = self.linear(inside, log2, base, bytes, lookup);
-            self.b.ins().jump(done, &[v.into()]);
+            let values = emit(self, v);
+            self.join(done, values);
             self.b.switch_to_block(lookup);
         }
         let kind = Access { width: 1 << log2, store, generic }.pack();
         let kind = self.b.ins().iconst(I64, kind);
         let number = self.b.ins().iconst(I64, i64::from(site));
-        let args = [self.context, number, address, kind];
-        let found = self.call_host(code::translate as *const u8, self.translate_signature, &args);
-        self.b.ins().brif(found, done, &[found.into()], bail, &[]);
+        let found = self.ask(self.translate, &[self.context, number, address, kind]);
+        let good = self.b.create_block();
+        self.b.set_cold_block(good);
+        self.b.ins().brif(found, good, &[], bail, &[]);
+        self.b.switch_to_block(good);
+        let values = emit(self, found);
+        self.join(done, values);
         self.b.switch_to_block(done);
-        Place::Bytes(self.b.block_params(done)[0])
+        self.b.block_params(done).to_vec()
+    }
+
+    /// Goes to a block with these values.
+    fn join(&mut self, block: Block, values: Vec<Value>) {
+        let args: Vec<BlockArg> = values.into_iter().map(BlockArg::from).collect();
+        self.b.ins().jump(block, &args);
     }
 
     fn log2(t: &Transfer) -> u32 {
         (u32::from(t.width) * u32::from(t.count)).trailing_zeros()
     }
 
-    /// `ld`.
-    pub(super) fn load(&mut self, t: &Transfer) {
-        let place = self.place(&t.memory, Self::log2(t), false);
-        let class = Self::class_of(t);
-        let mut loaded = [None; 4];
-        for (e, slot) in t.slots.iter().take(usize::from(t.count)).enumerate() {
-            if *slot == NONE {
-                continue;
-            }
-            let float = matches!(self.kind((class, *slot)), Kind::Float | Kind::Loose);
-            // CAST: at most 16 bytes, or eight words of 128.
-            let skip = (e * usize::from(t.width)) as i32;
-            let new = match place {
-                Place::Bytes(base) if float && t.width == 4 && class == Class::W32 => {
-                    New::Exact(self.b.ins().load(F32, plain(), base, skip))
-                }
-                Place::Bytes(base) if float && t.width == 8 && class == Class::W64 => {
-                    New::Exact(self.b.ins().load(F64, plain(), base, skip))
-                }
-                Place::Bytes(base) => New::Bits(self.extended(base, skip, t.width, t.value)),
-                Place::Words(base) if t.width == 8 => {
-                    let low = self.b.ins().load(I32, plain(), base, skip * 32);
-                    let high = self.b.ins().load(I32, plain(), base, skip * 32 + 128);
-                    New::Bits(self.pair(low, high))
-                }
-                Place::Words(base) => {
-                    let at = self.words(t, skip);
-                    New::Bits(self.extended(base, at, t.width, t.value))
-                }
-            };
-            loaded[e] = Some(new);
-        }
-        for (slot, new) in t.slots.iter().zip(loaded) {
-            if let Some(new) = new {
-                self.set((class, *slot), new);
-            }
+    /// Whether an operand goes to device memory, and whether generically.
+    fn is_device(m: &Memory, store: bool) -> Option<bool> {
+        match m.target {
+            Target::Generic => Some(true),
+            Target::Space(Space::Global) => Some(false),
+            Target::Space(Space::Const) if !store => Some(false),
+            _ => None,
         }
     }
 
-    /// Distance of a thread's byte `skip` from the first, where it lies among those of all lanes. Elements narrower than a
-    /// word that share one with the first are only known to when the first is aligned, which the check saw to.
-    fn words(&self, t: &Transfer, skip: i32) -> i32 {
-        let _ = t;
-        skip / 4 * 128 + skip % 4
+    /// `ld`.
+    pub(super) fn load(&mut self, t: &Transfer) {
+        let class = Self::class_of(t);
+        let wanted: Vec<(usize, Slot, bool)> = t
+            .slots
+            .iter()
+            .take(usize::from(t.count))
+            .enumerate()
+            .filter(|(_, slot)| **slot != NONE)
+            .map(|(e, &slot)| {
+                let float = matches!(self.kind((class, slot)), Kind::Float | Kind::Loose);
+                let whole = t.width == if class == Class::W64 { 8 } else { 4 };
+                (e, slot, float && whole)
+            })
+            .collect();
+        // CAST: at most 16 bytes.
+        let skip = |e: usize| (e * usize::from(t.width)) as i32;
+        let news: Vec<New> = match Self::is_device(&t.memory, false) {
+            Some(generic) => {
+                let mut emit = |s: &mut Self, base: Value| -> Vec<Value> {
+                    wanted.iter().map(|&(e, _, float)| s.take(t, base, skip(e), float)).collect()
+                };
+                let values = self.device(&t.memory, Self::log2(t), (false, generic), &mut emit);
+                let floats = wanted.iter().map(|w| w.2);
+                values
+                    .into_iter()
+                    .zip(floats)
+                    .map(|(v, float)| if float { New::Exact(v) } else { New::Bits(v) })
+                    .collect()
+            }
+            None => {
+                let place = self.place(&t.memory, Self::log2(t), false);
+                let one = |s: &mut Self, e: usize, float: bool| match place {
+                    Place::Bytes(base) => {
+                        let v = s.take(t, base, skip(e), float);
+                        if float { New::Exact(v) } else { New::Bits(v) }
+                    }
+                    Place::Words(base) if t.width == 8 => {
+                        let low = s.b.ins().load(I32, plain(), base, skip(e) * 32);
+                        let high = s.b.ins().load(I32, plain(), base, skip(e) * 32 + 128);
+                        New::Bits(s.pair(low, high))
+                    }
+                    Place::Words(base) => {
+                        New::Bits(s.extended(base, words(skip(e)), t.width, t.value))
+                    }
+                };
+                wanted.iter().map(|&(e, _, float)| one(self, e, float)).collect()
+            }
+        };
+        for ((_, slot, _), new) in wanted.into_iter().zip(news) {
+            self.set((class, slot), new);
+        }
+    }
+
+    /// Loads one element from bytes in a row.
+    fn take(&mut self, t: &Transfer, base: Value, skip: i32, float: bool) -> Value {
+        match (float, t.width) {
+            (true, 4) => self.b.ins().load(F32, plain(), base, skip),
+            (true, _) => self.b.ins().load(F64, plain(), base, skip),
+            _ => self.extended(base, skip, t.width, t.value),
+        }
     }
 
     /// `st`.
     pub(super) fn store(&mut self, t: &Transfer) {
-        let place = self.place(&t.memory, Self::log2(t), true);
         let class = Self::class_of(t);
-        for (e, &slot) in t.slots.iter().take(usize::from(t.count)).enumerate() {
-            // CAST: as in `load`.
-            let skip = (e * usize::from(t.width)) as i32;
-            let float = self.kind((class, slot)) == Kind::Float && slot & crate::ir::CONSTANT == 0;
-            let value = match class {
-                Class::W64 if float && t.width == 8 && matches!(place, Place::Bytes(_)) => {
-                    self.double_of(slot)
+        // CAST: as in `load`.
+        let skip = |e: usize| (e * usize::from(t.width)) as i32;
+        let device = Self::is_device(&t.memory, true);
+        let bytes = device.is_some()
+            || !matches!(t.memory.target, Target::Frame | Target::Space(Space::Local));
+        let values: Vec<Value> = t
+            .slots
+            .iter()
+            .take(usize::from(t.count))
+            .map(|&slot| {
+                let exact = self.kind((class, slot)) == Kind::Float && slot & CONSTANT == 0;
+                match class {
+                    Class::W64 if exact && t.width == 8 && bytes => self.double_of(slot),
+                    Class::W64 => self.int64(slot),
+                    _ if exact && t.width == 4 => self.single_of(slot),
+                    _ => self.int32(slot),
                 }
-                Class::W64 => self.int64(slot),
-                _ if float && t.width == 4 => self.single_of(slot),
-                _ => self.int32(slot),
+            })
+            .collect();
+        let put = |s: &mut Self, value: Value, base: Value, at: i32| match (t.width, class) {
+            (1, _) => s.b.ins().istore8(plain(), value, base, at),
+            (2, _) => s.b.ins().istore16(plain(), value, base, at),
+            (4, Class::W64) => s.b.ins().istore32(plain(), value, base, at),
+            _ => s.b.ins().store(plain(), value, base, at),
+        };
+        if let Some(generic) = device {
+            let mut emit = |s: &mut Self, base: Value| -> Vec<Value> {
+                for (e, &value) in values.iter().enumerate() {
+                    put(s, value, base, skip(e));
+                }
+                Vec::new()
             };
-            let (base, at) = match place {
-                Place::Bytes(base) => (base, skip),
+            self.device(&t.memory, Self::log2(t), (true, generic), &mut emit);
+            return;
+        }
+        let place = self.place(&t.memory, Self::log2(t), true);
+        for (e, value) in values.into_iter().enumerate() {
+            match place {
+                Place::Bytes(base) => {
+                    put(self, value, base, skip(e));
+                }
                 Place::Words(base) if t.width == 8 => {
                     let low = self.b.ins().ireduce(I32, value);
                     let high = self.b.ins().ushr_imm_u(value, 32);
                     let high = self.b.ins().ireduce(I32, high);
-                    self.b.ins().store(plain(), low, base, skip * 32);
-                    self.b.ins().store(plain(), high, base, skip * 32 + 128);
-                    continue;
+                    self.b.ins().store(plain(), low, base, skip(e) * 32);
+                    self.b.ins().store(plain(), high, base, skip(e) * 32 + 128);
                 }
-                Place::Words(base) => (base, self.words(t, skip)),
-            };
-            match (t.width, class) {
-                (1, _) => self.b.ins().istore8(plain(), value, base, at),
-                (2, _) => self.b.ins().istore16(plain(), value, base, at),
-                (4, Class::W64) => self.b.ins().istore32(plain(), value, base, at),
-                _ => self.b.ins().store(plain(), value, base, at),
-            };
+                Place::Words(base) => {
+                    put(self, value, base, words(skip(e)));
+                }
+            }
         }
     }
+}
+
+/// Distance of a thread's byte `skip` from the first, where it lies among those of all lanes. The first is aligned to the
+/// whole access, so elements narrower than a word share its words as they do in a row.
+fn words(skip: i32) -> i32 {
+    skip / 4 * 128 + skip % 4
 }

@@ -21,6 +21,7 @@ mod liveness;
 mod memory;
 mod region;
 mod special;
+pub(crate) mod tempo;
 mod translate;
 mod values;
 
@@ -28,11 +29,12 @@ use std::sync::Arc;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{AbiParam, Signature};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Type};
+use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::Module;
+use cranelift_module::{FuncId, Module};
 
 use crate::ir::{Inst, Op, Program};
 use code::{Callable, Code};
@@ -44,6 +46,18 @@ pub(crate) struct Compiled {
     pub(crate) code: Vec<Inst>,
     /// The regions.
     pub(crate) regions: Vec<Callable>,
+    /// Each function's choice between this and the interpreter.
+    pub(crate) tempos: Vec<tempo::Tempo>,
+}
+
+impl Compiled {
+    /// The region that begins at a place.
+    pub(crate) fn region_at(&self, pc: u32) -> Option<&Callable> {
+        match self.code.get(pc as usize)?.op {
+            Op::Compiled(index) => self.regions.get(index as usize),
+            _ => None,
+        }
+    }
 }
 
 /// Compiles a program whose 64-bit constants have their addresses. `None` when nothing of it is worth compiling, the host
@@ -74,6 +88,10 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
     let mut sites = 0;
     let mut contexts = FunctionBuilderContext::new();
     let mut context = module.make_context();
+    let asking = [
+        asking(&mut module, &mut context, &mut contexts, 4, code::translate as *const u8)?,
+        asking(&mut module, &mut context, &mut contexts, 2, code::refill as *const u8)?,
+    ];
     let mut made = Vec::new();
     let mut kinds: Vec<Option<Vec<values::Kind>>> = bodies.iter().map(|_| None).collect();
     for region in &regions {
@@ -83,16 +101,8 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
             let code = &body.code[body.first as usize..body.end as usize];
             values::kinds(code, body.shape, constants)
         });
-        function(
-            &mut module,
-            &mut context,
-            &mut contexts,
-            body,
-            region,
-            constants,
-            kinds,
-            &mut sites,
-        );
+        let input = (body, region, constants, &kinds[..]);
+        function(&mut module, (&mut context, &mut contexts), input, asking, &mut sites);
         let id = module.declare_anonymous_function(&context.func.signature).ok()?;
         let result = module.define_function(id, &mut context);
         module.clear_context(&mut context);
@@ -116,7 +126,8 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
         let slots = [f.slots32, f.slots64, f.preds];
         callables.push(code::callable(address, code.clone(), slots, f.frame_bytes, sites));
     }
-    Some(Compiled { code: patched, regions: callables })
+    let tempos = program.functions.iter().map(|_| tempo::Tempo::default()).collect();
+    Some(Compiled { code: patched, regions: callables, tempos })
 }
 
 /// Whether machine code for this host agrees with the interpreter: x86-64 with fused multiply-add and bit counting.
@@ -135,34 +146,67 @@ fn host_is_supported() -> bool {
     }
 }
 
-/// Puts a region's function into the context.
-#[allow(clippy::too_many_arguments)] // All of it is the state of one compilation.
-fn function(
+fn signature(module: &JITModule, params: &[Type], result: Type) -> Signature {
+    let mut s: Signature = module.make_signature();
+    s.params.extend(params.iter().map(|&t| AbiParam::new(t)));
+    s.returns.push(AbiParam::new(result));
+    s
+}
+
+/// Makes a function that calls one of the executor's with its own `count` parameters, the context first, puts the answer
+/// there, and leaves every register as it was: a question in a cold place costs its surroundings nothing.
+fn asking(
     module: &mut JITModule,
     context: &mut Context,
     contexts: &mut FunctionBuilderContext,
-    body: &region::Body<'_>,
-    region: &region::Region,
-    constants: (&[u32], &[u64]),
-    kinds: &[values::Kind],
+    count: usize,
+    host: *const u8,
+) -> Option<FuncId> {
+    context.func.signature = Signature::new(CallConv::PreserveAll);
+    context.func.signature.params.extend((0..count).map(|_| AbiParam::new(I64)));
+    let called = signature(module, &vec![I64; count], I64);
+    let frontend = module.isa().frontend_config();
+    let mut b = FunctionBuilder::new(&mut context.func, contexts);
+    let called = b.import_signature(called);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let params = b.block_params(entry).to_vec();
+    let address = b.ins().iconst(I64, host as i64);
+    let call = b.ins().call_indirect(called, address, &params);
+    let answer = b.inst_results(call)[0];
+    // CAST: the context is smaller than a page.
+    let at = std::mem::offset_of!(code::Context, answer) as i32;
+    b.ins().store(translate::plain(), answer, params[0], at);
+    b.ins().return_(&[]);
+    b.seal_all_blocks();
+    b.finalize(frontend);
+    let id = module.declare_anonymous_function(&context.func.signature).ok()?;
+    let result = module.define_function(id, context);
+    module.clear_context(context);
+    result.ok().map(|()| id)
+}
+
+/// Puts a region's function into the context.
+fn function(
+    module: &mut JITModule,
+    (context, contexts): (&mut Context, &mut FunctionBuilderContext),
+    (body, region, constants, kinds): (
+        &region::Body<'_>,
+        &region::Region,
+        (&[u32], &[u64]),
+        &[values::Kind],
+    ),
+    asking: [FuncId; 2],
     sites: &mut u32,
 ) {
-    let signature = |module: &JITModule, params: &[_], result| {
-        let mut s: Signature = module.make_signature();
-        s.params.extend(params.iter().map(|&t| AbiParam::new(t)));
-        s.returns.push(AbiParam::new(result));
-        s
-    };
     context.func.signature = signature(module, &[I64, I32], I32);
     let scalar = signature(module, &[I32, I64, I64, I64], I64);
-    let translate = signature(module, &[I64, I64, I64, I64], I64);
-    let refill = signature(module, &[I64, I64], I64);
     let frontend = module.isa().frontend_config();
+    let asking = asking.map(|id| module.declare_func_in_func(id, &mut context.func));
     let mut builder = FunctionBuilder::new(&mut context.func, contexts);
-    let signatures = [scalar, translate, refill].map(|s| builder.import_signature(s));
-    translate::region(
-        builder,
-        translate::Input { body, region, constants, kinds, sites, signatures },
-        frontend,
-    );
+    let scalar_signature = builder.import_signature(scalar);
+    let input =
+        translate::Input { body, region, constants, kinds, sites, scalar_signature, asking };
+    translate::region(builder, input, frontend);
 }

@@ -8,6 +8,9 @@ use crate::ops::Class;
 /// Entries of the table that [`table`] makes.
 pub(super) const ENTRIES: usize = 20;
 
+/// The entry that differs between the warps of a block.
+pub(super) const WARP: usize = 9;
+
 /// The register class of a special register.
 pub(super) fn class(which: Special) -> Class {
     match which {
@@ -22,7 +25,7 @@ pub(super) fn index(which: Special) -> Option<usize> {
         Special::Ntid(n) => usize::from(n) % 3,
         Special::Ctaid(n) => 3 + usize::from(n) % 3,
         Special::Nctaid(n) => 6 + usize::from(n) % 3,
-        Special::Warpid => 9,
+        Special::Warpid => WARP,
         Special::Nwarpid => 10,
         Special::Smid => 11,
         Special::Nsmid => 12,

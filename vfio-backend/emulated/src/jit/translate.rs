@@ -11,11 +11,11 @@ use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
-use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, SigRef, Type, Value};
+use cranelift_codegen::ir::{Block, FuncRef, InstBuilder, MemFlagsData, SigRef, Type, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
 
 use super::arithmetic::{gives_canonical32, gives_canonical64, is_float_result};
-use super::code::{self, Context};
+use super::code::Context;
 use super::liveness::Place;
 use super::region::{Body, Region};
 use super::special;
@@ -83,8 +83,9 @@ pub(super) struct Translator<'a, 'b> {
     /// Number of the next memory instruction.
     pub(super) sites: &'a mut u32,
     pub(super) scalar_signature: SigRef,
-    pub(super) translate_signature: SigRef,
-    refill_signature: SigRef,
+    /// The functions that ask the executor.
+    pub(super) translate: FuncRef,
+    refill: FuncRef,
 }
 
 /// Plain accesses that do not fail: the address was checked, or is the executor's own.
@@ -130,8 +131,10 @@ pub(super) struct Input<'a> {
     pub(super) constants: (&'a [u32], &'a [u64]),
     pub(super) kinds: &'a [Kind],
     pub(super) sites: &'a mut u32,
-    /// Signatures of the scalar meanings, of `translate` and of `refill`.
-    pub(super) signatures: [SigRef; 3],
+    /// Signature of the scalar meanings.
+    pub(super) scalar_signature: SigRef,
+    /// The functions that ask `translate` and `refill`.
+    pub(super) asking: [FuncRef; 2],
 }
 
 /// Fills in the function of a region.
@@ -172,7 +175,7 @@ pub(super) fn region(
     let lane64 = b.ins().uextend(I64, lane);
     let lane4 = b.ins().ishl_imm_u(lane64, 2);
     let variables = (0..input.body.shape.total()).map(|_| None).collect();
-    let [scalar_signature, translate_signature, refill_signature] = input.signatures;
+    let [translate, refill] = input.asking;
     let blocks = input.region.leaders.iter().map(|&pc| (pc, b.create_block())).collect();
     let mut t = Translator {
         b,
@@ -195,9 +198,9 @@ pub(super) fn region(
         issued: 0,
         pc: 0,
         sites: input.sites,
-        scalar_signature,
-        translate_signature,
-        refill_signature,
+        scalar_signature: input.scalar_signature,
+        translate,
+        refill,
     };
     t.restore();
     let first = t.blocks[&t.region.entry];
@@ -463,6 +466,12 @@ impl Translator<'_, '_> {
         self.b.inst_results(call)[0]
     }
 
+    /// Asks the executor. No register is lost over it; the answer lies in the context.
+    pub(super) fn ask(&mut self, f: FuncRef, args: &[Value]) -> Value {
+        self.b.ins().call(f, args);
+        self.b.ins().load(I64, plain(), self.context, field(offset_of!(Context, answer)))
+    }
+
     // Where the region begins and ends.
 
     /// Loads what is live at the entry.
@@ -580,8 +589,7 @@ impl Translator<'_, '_> {
         let over = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
         self.b.ins().brif(over, empty, &[], target, &[]);
         self.b.switch_to_block(empty);
-        let fuel =
-            self.call_host(code::refill as *const u8, self.refill_signature, &[self.context, fuel]);
+        let fuel = self.ask(self.refill, &[self.context, fuel]);
         self.b.def_var(self.fuel, fuel);
         let over = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
         self.b.ins().brif(over, stop, &[], more, &[]);

@@ -82,7 +82,8 @@ fn widen(h: u32, x: u8) -> f32 {
 #[inline(always)]
 fn narrow(v: f32, x: u8) -> u32 {
     let v = if x & SAT != 0 { if v > 0.0 { v.min(1.0) } else { 0.0 } } else { v };
-    let v = if x & RELU != 0 && v < 0.0 { 0.0 } else { v };
+    // A zero of either sign becomes +0, as on the GPU (H200, corpus kernel f16_ops).
+    let v = if x & RELU != 0 && v <= 0.0 { 0.0 } else { v };
     if x & BF16 != 0 {
         f32_to_bf16(v)
     } else {

@@ -1,5 +1,6 @@
 //! `turnstile ptx`: look at kernels the way Turnstile does: check, guard, run.
 
+mod corpus;
 mod guard;
 mod run;
 mod value;
@@ -29,6 +30,7 @@ pub(super) enum Ptx {
     },
     Guard(guard::Guard),
     Run(run::Run),
+    Corpus(corpus::Corpus),
 }
 
 /// How a program is guarded.
@@ -58,6 +60,7 @@ impl Ptx {
             Ptx::Check { files, json } => check(&files, json),
             Ptx::Guard(guard) => guard.run(),
             Ptx::Run(run) => run.run(),
+            Ptx::Corpus(corpus) => corpus.run(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use turnstile_emulated::memory::{Access, AddressSpace, Arena};
 use turnstile_emulated::{LaunchConfig, LoadedProgram};
@@ -62,12 +62,36 @@ pub(in crate::commands) struct Run {
     /// Seconds after which it is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
+    /// What executes it: auto takes machine code once the compiler is done, compiled waits for it
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: Engine,
     /// Host threads that run blocks
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: u32,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What executes a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// Machine code for what is compiled by then, the interpreter for the rest
+    Auto,
+    /// The interpreter alone
+    Interpreter,
+    /// Machine code wherever possible, from the first instruction on
+    Compiled,
+}
+
+impl From<Engine> for turnstile_emulated::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Auto => Self::Auto,
+            Engine::Interpreter => Self::Interpreter,
+            Engine::Compiled => Self::Compiled,
+        }
+    }
 }
 
 /// Elements that `--print` shows.
@@ -127,6 +151,7 @@ impl Run {
             time_limit: Duration::from_secs(self.timeout),
             arena: (self.guard != Mode::None).then_some(ARENA),
             workers: self.workers,
+            engine: self.engine.into(),
             ..LaunchConfig::new(self.grid, self.block, params)
         };
         let stop = Arc::new(AtomicBool::new(false));
