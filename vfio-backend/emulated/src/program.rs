@@ -186,6 +186,25 @@ pub struct KernelInfo {
     pub max_threads: u32,
 }
 
+/// A program ready to be placed into an address space.
+#[derive(Debug)]
+pub struct Lowered(Program);
+
+impl Lowered {
+    /// Lowers a module. Takes milliseconds for a large one and needs no address space.
+    ///
+    /// # Errors
+    /// What the executor cannot run.
+    pub fn new(module: &Module, view: &ModuleView) -> Result<Lowered, LoadError> {
+        lower(module, view).map(Lowered)
+    }
+
+    /// Device memory its variables take, in bytes.
+    pub fn variable_bytes(&self) -> u64 {
+        self.0.variables.iter().fold(0, |sum, v| sum.saturating_add(v.bytes))
+    }
+}
+
 /// A program whose variables live in an address space.
 #[derive(Debug)]
 pub struct LoadedProgram {
@@ -209,10 +228,12 @@ impl LoadedProgram {
         view: &ModuleView,
         space: &mut AddressSpace,
     ) -> Result<Self, LoadError> {
-        Self::place(lower(module, view)?, space)
+        Self::place(Lowered::new(module, view)?, space)
     }
 
-    fn place(program: Program, space: &mut AddressSpace) -> Result<Self, LoadError> {
+    /// Places a lowered program's variables.
+    pub fn place(lowered: Lowered, space: &mut AddressSpace) -> Result<Self, LoadError> {
+        let Lowered(program) = lowered;
         let mut loaded = Self {
             linked: Arc::new(Linked::new(Arc::new(Program::default()), &[])),
             variables: Vec::new(),

@@ -134,6 +134,8 @@ impl Device {
                 for address in loaded.program.regions() {
                     let _ = space.memory.unmap(*address);
                 }
+                space.used_bytes -= loaded.bytes;
+                *used -= loaded.bytes;
                 Outcome::ok(0)
             }
             BackendOp::FunctionGet { program, function, name, .. } => {
@@ -219,8 +221,7 @@ impl Device {
     }
 
     fn allocate(&self, space: &mut Space, used: &mut u64, id: BufferId, bytes: u64) -> Result<u64> {
-        let fits = |used: u64, limit: u64| used.checked_add(bytes).is_some_and(|sum| sum <= limit);
-        if !fits(space.used_bytes, space.limit_bytes) || !fits(*used, self.settings.memory_bytes) {
+        if !space.has_room(bytes, *used, self.settings.memory_bytes) {
             return failed(Status::NoMemory);
         }
         let Ok(address) = space.memory.allocate(bytes, Access::READ_WRITE) else {

@@ -9,12 +9,12 @@ use turnstile_abi::Status;
 use turnstile_backend_api::{Fault, Outcome, ProgramId, QueueId, SpaceId};
 use turnstile_ptx::{GuardMode, VerifiedModule};
 
-use super::Device;
 use super::script::Trouble;
 use super::space::{Kernel, Loaded};
+use super::{Books, Device};
 use crate::fault::FaultKind;
 use crate::memory::Access;
-use crate::program::{LaunchConfig, LaunchError, LoadedProgram};
+use crate::program::{LaunchConfig, LaunchError, LoadedProgram, Lowered};
 use crate::raw::Segment;
 
 /// Bytes moved between looks at the stop flag.
@@ -160,11 +160,25 @@ fn fill(to: &[Range], pattern: u64, width: u8, stop: &AtomicBool) -> Option<u64>
 }
 
 fn load(device: &Device, id: SpaceId, program: ProgramId, module: &VerifiedModule) -> Outcome {
-    // Lowering and placing hold the books: milliseconds for a large program, during which nothing else starts.
+    // Without the books: lowering a large program takes milliseconds.
+    let lowered = match Lowered::new(module.module(), module.view()) {
+        Ok(lowered) => lowered,
+        Err(error) => {
+            tracing::debug!(%error, "program not loaded");
+            return Outcome::failed(Status::BadProgram, 0);
+        }
+    };
+    let variables = module.report().variables.iter();
+    let bytes = variables.fold(lowered.variable_bytes(), |sum, v| sum.saturating_add(v.bytes));
     let mut books = device.books();
-    let Some(space) = books.spaces.get_mut(&id).filter(|s| !s.dead) else {
+    let Books { spaces, used, .. } = &mut *books;
+    let Some(space) = spaces.get_mut(&id).filter(|s| !s.dead) else {
         return Outcome::failed(Status::DeviceLost, 0);
     };
+    // Variables are device memory like buffers, and count as such.
+    if !space.has_room(bytes, *used, device.settings.memory_bytes) {
+        return Outcome::failed(Status::NoMemory, bytes);
+    }
     let mut placed = Vec::new();
     let undo = |space: &mut super::Space, placed: &[u64], status, why: String| {
         for &address in placed {
@@ -189,15 +203,17 @@ fn load(device: &Device, id: SpaceId, program: ProgramId, module: &VerifiedModul
             // All programs of a space share the record; it is there once.
             let _ = space.memory.allocate_at(at, RECORD_BYTES, Access::READ_WRITE);
         });
-    let loaded = match LoadedProgram::load(module.module(), module.view(), &mut space.memory) {
+    let loaded = match LoadedProgram::place(lowered, &mut space.memory) {
         Ok(loaded) => loaded,
-        Err(error) => return undo(space, &placed, Status::BadProgram, error.to_string()),
+        Err(error) => return undo(space, &placed, Status::NoMemory, error.to_string()),
     };
     let contract = &module.contract().kernels;
     let dynamic_shared: HashMap<String, u64> =
         contract.iter().map(|k| (k.kernel.to_string(), k.dynamic_shared)).collect();
-    let loaded = Loaded { program: Arc::new(loaded), placed, record, dynamic_shared };
+    let loaded = Loaded { program: Arc::new(loaded), placed, record, bytes, dynamic_shared };
     space.programs.insert(program, Arc::new(loaded));
+    space.used_bytes += bytes;
+    *used += bytes;
     Outcome::ok(0)
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Loaded {
     pub(super) placed: Vec<u64>,
     /// Where a guarded program in check mode records its first violation.
     pub(super) record: Option<u64>,
+    /// Device memory its variables take.
+    pub(super) bytes: u64,
     /// Least dynamic shared memory by kernel.
     pub(super) dynamic_shared: HashMap<String, u64>,
 }
@@ -71,6 +73,13 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// Whether `bytes` more of device memory are within the space's limit, and the device's, of which
+    /// all spaces together use `used`.
+    pub(super) fn has_room(&self, bytes: u64, used: u64, device_bytes: u64) -> bool {
+        let fits = |used: u64, limit: u64| used.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        fits(self.used_bytes, self.limit_bytes) && fits(used, device_bytes)
+    }
+
     pub(super) fn new(memory: AddressSpace, limit_bytes: u64, weight: u32) -> Space {
         Space {
             memory,
