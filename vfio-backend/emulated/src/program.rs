@@ -186,6 +186,19 @@ pub struct KernelInfo {
     pub max_threads: u32,
 }
 
+/// A program that is ready to be placed. Lowering takes milliseconds for a large module and needs no address space.
+#[derive(Debug)]
+pub struct LoweredProgram {
+    program: Program,
+}
+
+impl LoweredProgram {
+    /// Lowers a module.
+    pub fn lower(module: &Module, view: &ModuleView) -> Result<Self, LoadError> {
+        Ok(Self { program: lower(module, view)? })
+    }
+}
+
 /// A program whose variables live in an address space.
 #[derive(Debug)]
 pub struct LoadedProgram {
@@ -209,10 +222,12 @@ impl LoadedProgram {
         view: &ModuleView,
         space: &mut AddressSpace,
     ) -> Result<Self, LoadError> {
-        Self::place(lower(module, view)?, space)
+        Self::place(LoweredProgram::lower(module, view)?, space)
     }
 
-    fn place(program: Program, space: &mut AddressSpace) -> Result<Self, LoadError> {
+    /// Places the variables of a lowered program: the part of loading that needs the address space, microseconds.
+    pub fn place(program: LoweredProgram, space: &mut AddressSpace) -> Result<Self, LoadError> {
+        let LoweredProgram { program } = program;
         let mut loaded = Self {
             linked: Arc::new(Linked::new(Arc::new(Program::default()), &[])),
             variables: Vec::new(),
