@@ -1,15 +1,8 @@
 //! Calls and returns: frames opened and given back, parameters and results copied.
 
-use super::block::{Common, Turn};
 use super::launch::Launch;
-use super::memory_ops::View;
-use super::registers::{Lane, Registers};
 use super::warp::{Group, Outcome, Wait, Warp, fault};
-use super::{fragments, matrix, mbarrier, print, special, warp_ops};
-use crate::fault::{FaultKind, Space};
-use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
-use crate::jit::code::{Caller, State};
-use crate::raw::LANES;
+use crate::fault::FaultKind;
 
 /// Opens a frame for the lanes of `mask` and puts them at the function's entry.
 pub(super) fn call(

@@ -1,14 +1,9 @@
 //! Instructions whose loops over lanes are not in a table: comparisons, selections, plain transfers.
 
-use super::block::{Common, Turn};
-use super::launch::Launch;
 use super::memory_ops::View;
 use super::registers::{Lane, Registers};
-use super::warp::{Group, Outcome, Wait, Warp, fault};
-use super::{fragments, matrix, mbarrier, print, special, warp_ops};
-use crate::fault::{FaultKind, Space};
-use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
-use crate::jit::code::{Caller, State};
+use super::warp::Outcome;
+use crate::ir::{Combine, NONE, Op, Value};
 use crate::raw::LANES;
 
 /// Executes arithmetic whose loops are not in a table: comparisons and selections.

@@ -1,12 +1,11 @@
 //! A thread's own memory: word by word side by side for all lanes.
 
 use super::memory_ops::{View, blame, narrow};
-use super::registers::{BITS, Lane, Registers, V32};
-use super::warp::{Outcome, fault};
-use crate::fault::{FaultKind, Intent, Space};
-use crate::ir::{Memory, NONE, Target, Transfer, Value, window};
-use crate::memory::Region;
-use crate::raw::{Checked, LANES, Segment};
+use super::registers::{BITS, Lane, Registers};
+use super::warp::Outcome;
+use crate::fault::{Intent, Space};
+use crate::ir::{NONE, Transfer};
+use crate::raw::LANES;
 
 impl View<'_> {
     /// Checks a local access of every active lane.

@@ -11,7 +11,7 @@ use super::registers::{Lane, Registers};
 use super::warp::{Group, Outcome, Wait, Warp, fault};
 use super::{fragments, matrix, mbarrier, print, special, warp_ops};
 use crate::fault::{FaultKind, Space};
-use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
+use crate::ir::{Barrier, NONE, Op, window};
 use crate::jit::code::{Caller, State};
 use crate::raw::LANES;
 

@@ -2,7 +2,7 @@
 //! that the interpreter's tests are held to, so both always agree.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
+use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::code;
@@ -13,8 +13,6 @@ use crate::ops::convert::Convert;
 use crate::ops::float32::Float32;
 use crate::ops::float64::Float64;
 use crate::ops::half::Half;
-use crate::ops::int32::Int32;
-use crate::ops::int64::Int64;
 use crate::ops::{Class, Signature};
 
 /// Whether the operation's result is a float of which every NaN is the canonical one.

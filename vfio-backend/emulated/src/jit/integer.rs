@@ -1,21 +1,15 @@
 //! Integer arithmetic in machine terms.
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::arithmetic::number;
 use super::code;
 use super::translate::Translator;
 use crate::ir::{Lanes, Slot};
-use crate::ops::compare::Compare;
-use crate::ops::convert::Convert;
-use crate::ops::float32::Float32;
-use crate::ops::float64::Float64;
-use crate::ops::half::Half;
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
-use crate::ops::{Class, Signature};
 
 /// A function of two operand values.
 type Binary = fn(&mut Translator<'_, '_>, Value, Value) -> Value;

@@ -1,27 +1,21 @@
 //! A thread's slots as values of the machine, and the values that all threads share.
 
-use std::collections::{BTreeMap, HashMap};
 use std::mem::offset_of;
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
-use cranelift_codegen::ir::{Block, FuncRef, InstBuilder, MemFlagsData, SigRef, Type, Value};
-use cranelift_frontend::{FunctionBuilder, Variable};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
+use cranelift_frontend::Variable;
 
-use super::arithmetic::{gives_canonical32, gives_canonical64, is_float_result};
 use super::code::Context;
 use super::liveness::Place;
-use super::region::{Body, Region};
-use super::special;
 use super::translate::{Fixed, New, Translator, field, plain};
 use super::values::Kind;
-use crate::ir::{CONSTANT, Combine, Inst, NONE, Op, Slot, Special, Transfer};
+use crate::ir::{CONSTANT, NONE, Slot};
 use crate::ops::Class;
 use crate::ops::float32;
-use crate::ops::int32::Int32;
-use crate::ops::int64::Int64;
 
 /// Loads an element and extends it as a slot wants it.
 macro_rules! extended {

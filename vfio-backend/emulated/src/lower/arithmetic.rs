@@ -1,13 +1,12 @@
 //! Integer and logic instructions. Source: PTX ISA 9.0, sections 9.7.1, 9.7.2, 9.7.8 and 9.7.17.
 
-use turnstile_ptx::tree::{Flag, Instruction, Op as Opcode, Operand, ScalarType as T};
+use turnstile_ptx::tree::{Flag, Instruction, Op as Opcode, ScalarType as T};
 
 use super::builder::{Builder, Family, class_of};
 use super::{Lowered, malformed, unsupported};
 use crate::ir::{NONE, Op, Slot};
 use crate::ops::Class;
-use crate::ops::compare::Compare;
-use crate::ops::int32::{self, Int32};
+use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 
 /// Width class of an integer type.

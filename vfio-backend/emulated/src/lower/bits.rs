@@ -3,9 +3,9 @@
 use turnstile_ptx::tree::{Flag, Instruction, Op as Opcode, Operand, ScalarType as T};
 
 use super::arithmetic::{Width, width};
-use super::builder::{Builder, Family, class_of};
+use super::builder::{Builder, class_of};
 use super::{Lowered, malformed, unsupported};
-use crate::ir::{NONE, Op, Slot};
+use crate::ir::{NONE, Op};
 use crate::ops::Class;
 use crate::ops::compare::Compare;
 use crate::ops::int32::{self, Int32};

@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 
 use turnstile_ptx::tree::{
-    Block, Function as Declared, Instruction, Name, Operand, Registers, ScalarType, Space, Special,
-    Statement, Variable,
+    Block, Function as Declared, Name, Operand, Registers, ScalarType, Space, Statement, Variable,
 };
 use turnstile_ptx::view::ModuleView;
 
 use super::declare::{Layout, measure};
-use super::{LowerError, Lowered, Symbols, malformed};
+use super::{LowerError, Lowered, Symbols};
 use crate::ir::{
     CONSTANT, Combine, Guard, Inst, Lanes, MAX_SLOTS, NONE, Op, Program, Relocation,
-    RelocationTarget, Slot, Special as Register, window,
+    RelocationTarget, Slot, window,
 };
 use crate::ops::Class;
 use crate::ops::compare::Compare;

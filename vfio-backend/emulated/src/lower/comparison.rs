@@ -1,14 +1,12 @@
 //! Comparisons and selections. Source: PTX ISA 9.0, sections 9.7.6 and 9.7.3.20.
 
-use turnstile_ptx::tree::{Flag, Instruction, Operand, ScalarType as T, Space as PtxSpace};
+use turnstile_ptx::tree::{Flag, Instruction, Operand, ScalarType as T};
 
-use super::builder::{Builder, class_of, literal};
+use super::builder::{Builder, class_of};
 use super::{Lowered, malformed, unsupported};
-use crate::fault::Space;
-use crate::ir::{Combine, NONE, Op, Slot, window};
+use crate::ir::{Combine, NONE, Op, Slot};
 use crate::ops::Class;
 use crate::ops::compare::{self, Compare};
-use crate::ops::convert::{self, Convert};
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 

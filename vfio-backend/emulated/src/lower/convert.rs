@@ -1,13 +1,11 @@
 //! Conversions between types. Source: PTX ISA 9.0, section 9.7.9.21 (`cvt`).
 
-use turnstile_ptx::tree::{Flag, Instruction, Operand, ScalarType as T, Space as PtxSpace};
+use turnstile_ptx::tree::{Flag, Instruction, Operand, ScalarType as T};
 
 use super::builder::{Builder, class_of, literal};
 use super::{Lowered, malformed, unsupported};
-use crate::fault::Space;
-use crate::ir::{Combine, NONE, Op, Slot, window};
+use crate::ir::Slot;
 use crate::ops::Class;
-use crate::ops::compare::{self, Compare};
 use crate::ops::convert::{self, Convert};
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;

@@ -1,26 +1,11 @@
 //! What the operands of an instruction are: slots, constants, addresses.
 
-use std::collections::HashMap;
+use turnstile_ptx::tree::{Instruction, Name, Operand, ScalarType, Special};
 
-use turnstile_ptx::tree::{
-    Block, Function as Declared, Instruction, Name, Operand, Registers, ScalarType, Space, Special,
-    Statement, Variable,
-};
-use turnstile_ptx::view::ModuleView;
-
-use super::builder::{Builder, FrameObject, Meaning, Reg, class_of, literal};
-use super::declare::{Layout, measure};
-use super::{LowerError, Lowered, Symbols, malformed};
-use crate::ir::{
-    CONSTANT, Combine, Guard, Inst, Lanes, MAX_SLOTS, NONE, Op, Program, Relocation,
-    RelocationTarget, Slot, Special as Register, window,
-};
+use super::builder::{Builder, Meaning, Reg, class_of, literal};
+use super::{Lowered, malformed};
+use crate::ir::{NONE, Op, RelocationTarget, Slot, Special as Register};
 use crate::ops::Class;
-use crate::ops::compare::Compare;
-use crate::ops::convert::Convert;
-use crate::ops::float32::Float32;
-use crate::ops::float64::Float64;
-use crate::ops::half::Half;
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 
