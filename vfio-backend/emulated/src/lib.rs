@@ -19,5 +19,7 @@ pub mod program;
 mod raw;
 
 pub use lower::LowerError;
-pub use program::{Engine, LaunchConfig, LaunchError, LaunchReport, LoadError, LoadedProgram};
+pub use program::{
+    Engine, LaunchConfig, LaunchError, LaunchReport, LoadError, LoadedProgram, LoweredProgram,
+};
 pub use raw::Segment;

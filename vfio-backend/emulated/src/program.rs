@@ -186,22 +186,21 @@ pub struct KernelInfo {
     pub max_threads: u32,
 }
 
-/// A program ready to be placed into an address space.
+/// A program that is ready to be placed. Lowering takes milliseconds for a large module and needs no address space.
 #[derive(Debug)]
-pub struct Lowered(Program);
+pub struct LoweredProgram {
+    program: Program,
+}
 
-impl Lowered {
-    /// Lowers a module. Takes milliseconds for a large one and needs no address space.
-    ///
-    /// # Errors
-    /// What the executor cannot run.
-    pub fn new(module: &Module, view: &ModuleView) -> Result<Lowered, LoadError> {
-        lower(module, view).map(Lowered)
+impl LoweredProgram {
+    /// Lowers a module.
+    pub fn lower(module: &Module, view: &ModuleView) -> Result<Self, LoadError> {
+        Ok(Self { program: lower(module, view)? })
     }
 
     /// Device memory its variables take, in bytes.
     pub fn variable_bytes(&self) -> u64 {
-        self.0.variables.iter().fold(0, |sum, v| sum.saturating_add(v.bytes))
+        self.program.variables.iter().fold(0, |sum, v| sum.saturating_add(v.bytes))
     }
 }
 
@@ -228,12 +227,12 @@ impl LoadedProgram {
         view: &ModuleView,
         space: &mut AddressSpace,
     ) -> Result<Self, LoadError> {
-        Self::place(Lowered::new(module, view)?, space)
+        Self::place(LoweredProgram::lower(module, view)?, space)
     }
 
-    /// Places a lowered program's variables.
-    pub fn place(lowered: Lowered, space: &mut AddressSpace) -> Result<Self, LoadError> {
-        let Lowered(program) = lowered;
+    /// Places the variables of a lowered program: the part of loading that needs the address space, microseconds.
+    pub fn place(program: LoweredProgram, space: &mut AddressSpace) -> Result<Self, LoadError> {
+        let LoweredProgram { program } = program;
         let mut loaded = Self {
             linked: Arc::new(Linked::new(Arc::new(Program::default()), &[])),
             variables: Vec::new(),

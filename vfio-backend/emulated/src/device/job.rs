@@ -14,7 +14,7 @@ use super::space::{Kernel, Loaded};
 use super::{Books, Device};
 use crate::fault::FaultKind;
 use crate::memory::Access;
-use crate::program::{LaunchConfig, LaunchError, LoadedProgram, Lowered};
+use crate::program::{LaunchConfig, LaunchError, LoadedProgram, LoweredProgram};
 use crate::raw::Segment;
 
 /// Bytes moved between looks at the stop flag.
@@ -161,7 +161,7 @@ fn fill(to: &[Range], pattern: u64, width: u8, stop: &AtomicBool) -> Option<u64>
 
 fn load(device: &Device, id: SpaceId, program: ProgramId, module: &VerifiedModule) -> Outcome {
     // Without the books: lowering a large program takes milliseconds.
-    let lowered = match Lowered::new(module.module(), module.view()) {
+    let lowered = match LoweredProgram::lower(module.module(), module.view()) {
         Ok(lowered) => lowered,
         Err(error) => {
             tracing::debug!(%error, "program not loaded");

@@ -26,6 +26,7 @@ macro_rules! level {
             use crate::exec::launch::Launch;
             use crate::exec::memory_ops::View;
             use crate::exec::registers::Registers;
+            use crate::exec::lanes;
             use crate::exec::run;
             use crate::exec::warp::{Outcome, Warp};
             use crate::exec::warp_ops;
@@ -70,12 +71,12 @@ macro_rules! level {
             $(#[target_feature(enable = $features)])?
             #[inline(never)]
             fn compare(r: &mut Registers<'_>, op: &Op, m: u32) {
-                run::compare(r, op, m)
+                lanes::compare(r, op, m)
             }
             $(#[target_feature(enable = $features)])?
             #[inline(never)]
             fn select(r: &mut Registers<'_>, op: &Op, m: u32) {
-                run::select(r, op, m)
+                lanes::select(r, op, m)
             }
             $(#[target_feature(enable = $features)])?
             #[inline(never)]
@@ -85,7 +86,7 @@ macro_rules! level {
             $(#[target_feature(enable = $features)])?
             #[inline(never)]
             fn transfer(v: &mut View<'_>, r: &mut Registers<'_>, op: &Op, m: u32) -> Outcome<()> {
-                run::transfer(v, r, op, m)
+                lanes::transfer(v, r, op, m)
             }
 
             /// One turn of a warp.

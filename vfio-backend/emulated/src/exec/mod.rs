@@ -6,11 +6,14 @@
 
 mod atomics;
 pub(crate) mod block;
+mod calls;
 mod copies;
 mod fragments;
 pub(crate) mod grid;
+mod lanes;
 pub(crate) mod launch;
 pub(crate) mod levels;
+mod local;
 mod matrix;
 mod mbarrier;
 mod memory_ops;

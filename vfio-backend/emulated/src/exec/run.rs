@@ -4,13 +4,14 @@
 //! processor generation; everything rarer is called from here directly.
 
 use super::block::{Common, Turn};
+use super::calls::{call, give_back};
 use super::launch::Launch;
 use super::memory_ops::View;
 use super::registers::{Lane, Registers};
 use super::warp::{Group, Outcome, Wait, Warp, fault};
 use super::{fragments, matrix, mbarrier, print, special, warp_ops};
 use crate::fault::{FaultKind, Space};
-use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
+use crate::ir::{Barrier, NONE, Op, window};
 use crate::jit::code::{Caller, State};
 use crate::raw::LANES;
 
@@ -543,133 +544,4 @@ fn nearest(groups: &[Group], frame: u32, pc: u32) -> u32 {
         .iter()
         .filter(|g| g.frame == frame && g.pc >= pc && !matches!(g.wait, Wait::Barrier { .. }));
     others.map(|g| g.pc).min().unwrap_or(u32::MAX)
-}
-
-/// Opens a frame for the lanes of `mask` and puts them at the function's entry.
-fn call(
-    warp: &mut Warp,
-    launch: &Launch,
-    (caller, pc): (u32, u32),
-    site: u32,
-    function: u32,
-    mask: u32,
-) -> Outcome<()> {
-    let program = &*launch.linked.program;
-    let details = &program.calls[site as usize];
-    let from = &program.functions[warp.frames[caller as usize].function as usize];
-    let to = &program.functions[function as usize];
-    let Some(index) =
-        warp.enter(caller, (function, site, pc + 1), (from, to), mask, launch.stack_bytes)
-    else {
-        let kind = FaultKind::StackOverflow { limit: launch.stack_bytes };
-        return fault(mask, kind).map_err(|mut f: Box<super::warp::LaneFault>| {
-            f.pc = pc;
-            f
-        });
-    };
-    let (outer, inner) = (warp.frames[caller as usize].local, warp.frames[index as usize].local);
-    for copy in &details.args {
-        warp.copy_local(outer + copy.caller, inner + copy.callee, copy.words, mask);
-    }
-    warp.clock += 1;
-    let stamp = warp.clock;
-    warp.groups.push(Group { pc: to.entry, frame: index, mask, wait: Wait::Ready, stamp });
-    Ok(())
-}
-
-/// Returns the lanes of `mask` from a frame to its caller.
-fn give_back(warp: &mut Warp, launch: &Launch, frame: u32, mask: u32) {
-    let inner = warp.frames[frame as usize];
-    let outer = warp.frames[inner.parent as usize].local;
-    for copy in &launch.linked.program.calls[inner.site as usize].results {
-        warp.copy_local(inner.local + copy.callee, outer + copy.caller, copy.words, mask);
-    }
-    warp.frames[frame as usize].members &= !mask;
-    warp.clock += 1;
-    let stamp = warp.clock;
-    warp.groups.push(Group {
-        pc: inner.return_pc,
-        frame: inner.parent,
-        mask,
-        wait: Wait::Ready,
-        stamp,
-    });
-}
-
-/// Executes arithmetic whose loops are not in a table: comparisons and selections.
-#[inline(always)]
-pub(crate) fn compare(registers: &mut Registers<'_>, op: &Op, mask: u32) {
-    let Op::Compare { op, x, combine, negate, d, not_d, a, b, c } = *op else { return };
-    let yes = op.vector(registers, a, b, x);
-    let c = if combine == Combine::None {
-        0
-    } else {
-        registers.pred(c) ^ if negate { u32::MAX } else { 0 }
-    };
-    let with = |v: u32| match combine {
-        Combine::None => v,
-        Combine::And => v & c,
-        Combine::Or => v | c,
-        Combine::Xor => v ^ c,
-    };
-    if d != NONE {
-        registers.set_pred(d, mask, with(yes));
-    }
-    if not_d != NONE {
-        registers.set_pred(not_d, mask, with(!yes));
-    }
-}
-
-/// Executes `selp`.
-#[inline(always)]
-pub(crate) fn select(registers: &mut Registers<'_>, op: &Op, mask: u32) {
-    use super::registers::BITS;
-    match *op {
-        Op::Select32 { d, a, b, p } => {
-            let p = registers.pred(p);
-            let (a, b) = (u32::read(registers, a), u32::read(registers, b));
-            let mut out = [0; LANES];
-            for i in 0..LANES {
-                out[i] = if p & BITS[i] != 0 { a[i] } else { b[i] };
-            }
-            u32::write(registers, d, mask, out);
-        }
-        Op::Select64 { d, a, b, p } => {
-            let p = registers.pred(p);
-            let (a, b) = (u64::read(registers, a), u64::read(registers, b));
-            let mut out = [0; LANES];
-            for i in 0..LANES {
-                out[i] = if p & BITS[i] != 0 { a[i] } else { b[i] };
-            }
-            u64::write(registers, d, mask, out);
-        }
-        _ => {}
-    }
-}
-
-/// Executes a plain load or store.
-#[inline(always)]
-pub(crate) fn transfer(
-    view: &mut View<'_>,
-    registers: &mut Registers<'_>,
-    op: &Op,
-    mask: u32,
-) -> Outcome<()> {
-    match op {
-        Op::Load(t) => view.load(registers, t, mask),
-        Op::Store(t) => view.store(registers, t, mask),
-        _ => Ok(()),
-    }
-}
-
-/// Zero- or sign-extends a raw value as a register wants it.
-pub(crate) fn extend(raw: u64, width: u8, value: Value) -> u64 {
-    let shift = 64 - 8 * u32::from(width.clamp(1, 8));
-    let signed = ((raw << shift) as i64 >> shift) as u64;
-    match value {
-        Value::Zero32 | Value::Zero64 => raw,
-        Value::Sign32 => signed & 0xffff_ffff,
-        Value::Sign16 => signed & 0xffff,
-        Value::Sign64 => signed,
-    }
 }

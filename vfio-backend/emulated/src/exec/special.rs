@@ -2,9 +2,9 @@
 //! Source: PTX ISA 9.0, section 10.
 
 use super::block::Common;
+use super::lanes::extend;
 use super::launch::Launch;
 use super::registers::{Lane, Registers, V32};
-use super::run::extend;
 use crate::ir::{Slot, Special, Value};
 use crate::raw::{LANES, Segment};
 

@@ -17,9 +17,11 @@
 mod arithmetic;
 pub(crate) mod background;
 pub(crate) mod code;
+mod integer;
 mod liveness;
 mod memory;
 mod region;
+mod slots;
 mod special;
 pub(crate) mod tempo;
 mod translate;

@@ -7,22 +7,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::mem::offset_of;
 
-use cranelift_codegen::cursor::{Cursor, FuncCursor};
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
-use cranelift_codegen::ir::{Block, FuncRef, InstBuilder, MemFlagsData, SigRef, Type, Value};
+use cranelift_codegen::ir::{Block, FuncRef, InstBuilder, MemFlagsData, SigRef, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
 
 use super::arithmetic::{gives_canonical32, gives_canonical64, is_float_result};
 use super::code::Context;
-use super::liveness::Place;
 use super::region::{Body, Region};
 use super::special;
 use super::values::Kind;
-use crate::ir::{CONSTANT, Combine, Inst, NONE, Op, Slot, Special, Transfer};
+use crate::ir::{Combine, Inst, NONE, Op, Slot, Special, Transfer};
 use crate::ops::Class;
-use crate::ops::float32;
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 
@@ -62,21 +58,21 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) body: &'a Body<'a>,
     pub(super) region: &'a Region,
     pub(super) constants: (&'a [u32], &'a [u64]),
-    kinds: &'a [Kind],
-    variables: Vec<Option<Variable>>,
-    blocks: BTreeMap<u32, Block>,
-    fixed: HashMap<Fixed, Value>,
+    pub(super) kinds: &'a [Kind],
+    pub(super) variables: Vec<Option<Variable>>,
+    pub(super) blocks: BTreeMap<u32, Block>,
+    pub(super) fixed: HashMap<Fixed, Value>,
     /// Where fixed values are made.
-    prologue: Block,
+    pub(super) prologue: Block,
     pub(super) context: Value,
-    lane: Value,
+    pub(super) lane: Value,
     pub(super) lane4: Value,
-    next_lane: Block,
-    fuel: Variable,
-    unfinished: Variable,
-    guard: Option<Value>,
+    pub(super) next_lane: Block,
+    pub(super) fuel: Variable,
+    pub(super) unfinished: Variable,
+    pub(super) guard: Option<Value>,
     /// Blocks that leave to the interpreter: place and instructions of the piece before it.
-    bails: Vec<(Block, u32, i64)>,
+    pub(super) bails: Vec<(Block, u32, i64)>,
     /// Instructions executed in the piece so far, not taken from the fuel yet.
     pub(super) issued: i64,
     pub(super) pc: u32,
@@ -85,7 +81,7 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) scalar_signature: SigRef,
     /// The functions that ask the executor.
     pub(super) translate: FuncRef,
-    refill: FuncRef,
+    pub(super) refill: FuncRef,
 }
 
 /// Plain accesses that do not fail: the address was checked, or is the executor's own.
@@ -93,35 +89,9 @@ pub(super) fn plain() -> MemFlagsData {
     MemFlagsData::trusted()
 }
 
-fn field(offset: usize) -> i32 {
+pub(super) fn field(offset: usize) -> i32 {
     // CAST: the context is smaller than a page.
     offset as i32
-}
-
-/// Loads an element and extends it as a slot wants it.
-macro_rules! extended {
-    ($at:expr, $base:expr, $offset:expr, $width:expr, $value:expr) => {{
-        use crate::ir::Value as V;
-        let (flags, base, offset) = (plain(), $base, $offset);
-        match ($width, $value) {
-            (1, V::Zero32) => $at.ins().uload8(I32, flags, base, offset),
-            (1, V::Sign32) => $at.ins().sload8(I32, flags, base, offset),
-            (1, V::Sign16) => {
-                let v = $at.ins().sload8(I32, flags, base, offset);
-                $at.ins().band_imm_u(v, 0xffff)
-            }
-            (1, V::Zero64) => $at.ins().uload8(I64, flags, base, offset),
-            (1, V::Sign64) => $at.ins().sload8(I64, flags, base, offset),
-            (2, V::Zero32 | V::Sign16) => $at.ins().uload16(I32, flags, base, offset),
-            (2, V::Sign32) => $at.ins().sload16(I32, flags, base, offset),
-            (2, V::Zero64) => $at.ins().uload16(I64, flags, base, offset),
-            (2, V::Sign64) => $at.ins().sload16(I64, flags, base, offset),
-            (4, V::Zero64) => $at.ins().uload32(flags, base, offset),
-            (4, V::Sign64) => $at.ins().sload32(flags, base, offset),
-            (8, _) => $at.ins().load(I64, flags, base, offset),
-            _ => $at.ins().load(I32, flags, base, offset),
-        }
-    }};
 }
 
 /// What translating needs to know.
@@ -235,229 +205,6 @@ pub(super) fn region(
 }
 
 impl Translator<'_, '_> {
-    // Slots.
-
-    fn variable(&mut self, number: usize) -> Variable {
-        if let Some(variable) = self.variables[number] {
-            return variable;
-        }
-        let ty = match (self.body.shape.place(number).0, self.kinds[number]) {
-            (Class::Pred, _) => I8,
-            (Class::W32, Kind::Float | Kind::Loose) => F32,
-            (Class::W32, _) => I32,
-            (Class::W64, Kind::Float | Kind::Loose) => F64,
-            (Class::W64, _) => I64,
-        };
-        let variable = self.b.declare_var(ty);
-        self.variables[number] = Some(variable);
-        variable
-    }
-
-    /// Number, kind and value of a slot. Every slot was checked when the region was made.
-    fn value(&mut self, place: Place) -> (Kind, Value) {
-        let number = self.body.shape.number(place).unwrap_or(0);
-        let variable = self.variable(number);
-        (self.kinds[number], self.b.use_var(variable))
-    }
-
-    /// The value of a constant slot.
-    pub(super) fn constant32(&self, slot: Slot) -> Option<u32> {
-        if slot == NONE {
-            return Some(0);
-        }
-        (slot & CONSTANT != 0)
-            .then(|| self.constants.0.get(usize::from(slot & !CONSTANT)).copied().unwrap_or(0))
-    }
-
-    fn constant64(&self, slot: Slot) -> Option<u64> {
-        if slot == NONE {
-            return Some(0);
-        }
-        (slot & CONSTANT != 0)
-            .then(|| self.constants.1.get(usize::from(slot & !CONSTANT)).copied().unwrap_or(0))
-    }
-
-    /// Makes a NaN the canonical one.
-    fn canonical32(&mut self, v: Value) -> Value {
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, v, v);
-        let canonical = self.b.ins().f32const(Ieee32::with_bits(float32::CANONICAL));
-        self.b.ins().select(nan, canonical, v)
-    }
-
-    fn canonical64(&mut self, v: Value) -> Value {
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, v, v);
-        let bits = crate::ops::float64::bits(f64::NAN);
-        let canonical = self.b.ins().f64const(Ieee64::with_bits(bits));
-        self.b.ins().select(nan, canonical, v)
-    }
-
-    /// A 32-bit slot's bits.
-    pub(super) fn int32(&mut self, slot: Slot) -> Value {
-        if let Some(v) = self.constant32(slot) {
-            return self.b.ins().iconst(I32, i64::from(v));
-        }
-        match self.value((Class::W32, slot)) {
-            (Kind::Loose, v) => {
-                let v = self.canonical32(v);
-                self.b.ins().bitcast(I32, MemFlagsData::new(), v)
-            }
-            (Kind::Float, v) => self.b.ins().bitcast(I32, MemFlagsData::new(), v),
-            (_, v) => v,
-        }
-    }
-
-    /// A 64-bit slot's bits.
-    pub(super) fn int64(&mut self, slot: Slot) -> Value {
-        if let Some(v) = self.constant64(slot) {
-            return self.b.ins().iconst(I64, v as i64);
-        }
-        match self.value((Class::W64, slot)) {
-            (Kind::Loose, v) => {
-                let v = self.canonical64(v);
-                self.b.ins().bitcast(I64, MemFlagsData::new(), v)
-            }
-            (Kind::Float, v) => self.b.ins().bitcast(I64, MemFlagsData::new(), v),
-            (_, v) => v,
-        }
-    }
-
-    /// A 32-bit slot as a float for arithmetic: a NaN may be any.
-    pub(super) fn single_of(&mut self, slot: Slot) -> Value {
-        if let Some(v) = self.constant32(slot) {
-            return self.b.ins().f32const(Ieee32::with_bits(v));
-        }
-        match self.value((Class::W32, slot)) {
-            (Kind::Loose | Kind::Float, v) => v,
-            (_, v) => self.b.ins().bitcast(F32, MemFlagsData::new(), v),
-        }
-    }
-
-    /// A 64-bit slot as a float for arithmetic.
-    pub(super) fn double_of(&mut self, slot: Slot) -> Value {
-        if let Some(v) = self.constant64(slot) {
-            return self.b.ins().f64const(Ieee64::with_bits(v));
-        }
-        match self.value((Class::W64, slot)) {
-            (Kind::Loose | Kind::Float, v) => v,
-            (_, v) => self.b.ins().bitcast(F64, MemFlagsData::new(), v),
-        }
-    }
-
-    /// Two words as one.
-    pub(super) fn pair(&mut self, low: Value, high: Value) -> Value {
-        let (low, high) = (self.b.ins().uextend(I64, low), self.b.ins().uextend(I64, high));
-        let high = self.b.ins().ishl_imm_u(high, 32);
-        self.b.ins().bor(low, high)
-    }
-
-    /// A predicate: 0 or 1.
-    fn pred(&mut self, slot: Slot) -> Value {
-        self.value((Class::Pred, slot)).1
-    }
-
-    /// A slot as it is, for a copy into a slot of kind `to`.
-    fn copied(&mut self, class: Class, slot: Slot, to: Kind) -> New {
-        let number = self.body.shape.number((class, slot));
-        let from = number.filter(|_| slot & CONSTANT == 0 && slot != NONE).map(|n| self.kinds[n]);
-        match (to, from, class) {
-            (Kind::Loose, Some(Kind::Loose) | None, Class::W32) => New::Loose(self.single_of(slot)),
-            (Kind::Loose, Some(Kind::Loose) | None, _) => New::Loose(self.double_of(slot)),
-            (Kind::Float, Some(Kind::Float) | None, Class::W32) => New::Exact(self.single_of(slot)),
-            (Kind::Float, Some(Kind::Float) | None, _) => New::Exact(self.double_of(slot)),
-            (_, _, Class::W32) => New::Bits(self.int32(slot)),
-            _ => New::Bits(self.int64(slot)),
-        }
-    }
-
-    /// Writes a slot, in the lanes that the guard lets through.
-    pub(super) fn set(&mut self, place: Place, new: New) {
-        let Some(number) = self.body.shape.number(place) else { return };
-        let (kind, wide) = (self.kinds[number], place.0 == Class::W64);
-        let value = match (kind, new) {
-            (Kind::Integer | Kind::Predicate, New::Bits(v)) => v,
-            (Kind::Integer | Kind::Predicate, New::Exact(v) | New::Loose(v)) => {
-                let v = match new {
-                    New::Loose(_) if wide => self.canonical64(v),
-                    New::Loose(_) => self.canonical32(v),
-                    _ => v,
-                };
-                self.b.ins().bitcast(if wide { I64 } else { I32 }, MemFlagsData::new(), v)
-            }
-            (_, New::Bits(v)) => {
-                self.b.ins().bitcast(if wide { F64 } else { F32 }, MemFlagsData::new(), v)
-            }
-            (Kind::Float, New::Loose(v)) => {
-                if wide {
-                    self.canonical64(v)
-                } else {
-                    self.canonical32(v)
-                }
-            }
-            (_, New::Exact(v) | New::Loose(v)) => v,
-        };
-        let variable = self.variable(number);
-        let value = match self.guard {
-            Some(guard) => {
-                let old = self.b.use_var(variable);
-                self.b.ins().select(guard, value, old)
-            }
-            None => value,
-        };
-        self.b.def_var(variable, value);
-    }
-
-    // Values that all lanes share.
-
-    /// Makes a value before the loop, once.
-    pub(super) fn fixed(&mut self, what: Fixed) -> Value {
-        if let Some(&value) = self.fixed.get(&what) {
-            return value;
-        }
-        let wanted = match what {
-            Fixed::Shifted(at, _) => Some(Fixed::Field(at)),
-            Fixed::Frame => Some(Fixed::Field(offset_of!(Context, frame))),
-            Fixed::Param(..) => Some(Fixed::Field(offset_of!(Context, params))),
-            _ => None,
-        };
-        let base = wanted.map(|w| self.fixed(w)).unwrap_or(self.context);
-        let local = match what {
-            Fixed::Frame => self.fixed(Fixed::Field(offset_of!(Context, local))),
-            _ => base,
-        };
-        let mut cursor = FuncCursor::new(self.b.func);
-        cursor.goto_last_inst(self.prologue);
-        let value = match what {
-            Fixed::Field(at) => cursor.ins().load(I64, plain(), base, field(at)),
-            Fixed::Shifted(_, by) => cursor.ins().ushr_imm_u(base, i64::from(by)),
-            Fixed::Special(n) => {
-                let at = field(offset_of!(Context, specials) + 4 * n);
-                cursor.ins().load(I32, plain(), base, at)
-            }
-            Fixed::Frame => {
-                // A word of all lanes takes 128 bytes, so a byte of a thread's frame 32.
-                let bytes = cursor.ins().ishl_imm_u(base, 5);
-                cursor.ins().iadd(local, bytes)
-            }
-            // CAST: parameters are at most 4 KiB (32 KiB for later PTX).
-            Fixed::Param(at, width, value) => {
-                extended!(cursor, base, at as i32, width, value)
-            }
-        };
-        self.fixed.insert(what, value);
-        value
-    }
-
-    /// Loads an element and extends it as the slot wants it.
-    pub(super) fn extended(
-        &mut self,
-        base: Value,
-        offset: i32,
-        width: u8,
-        value: crate::ir::Value,
-    ) -> Value {
-        extended!(self.b, base, offset, width, value)
-    }
-
     // Calls.
 
     pub(super) fn call_host(&mut self, f: *const u8, signature: SigRef, args: &[Value]) -> Value {
@@ -475,7 +222,7 @@ impl Translator<'_, '_> {
     // Where the region begins and ends.
 
     /// Loads what is live at the entry.
-    fn restore(&mut self) {
+    pub(super) fn restore(&mut self) {
         for number in self.region.live_in.iter().collect::<Vec<_>>() {
             let (class, slot) = self.body.shape.place(number);
             let ty = match (class, self.kinds[number]) {
@@ -504,7 +251,7 @@ impl Translator<'_, '_> {
     }
 
     /// Where the running lane's element of a slot lies.
-    fn cell(&mut self, class: Class, slot: Slot) -> (Value, i32) {
+    pub(super) fn cell(&mut self, class: Class, slot: Slot) -> (Value, i32) {
         match class {
             Class::W64 => {
                 let file = self.fixed(Fixed::Field(offset_of!(Context, r64)));
@@ -519,7 +266,7 @@ impl Translator<'_, '_> {
     }
 
     /// Stores what is live at `pc`, notes the place and goes to the next lane.
-    fn save(&mut self, pc: u32) {
+    pub(super) fn save(&mut self, pc: u32) {
         let live = self.body.liveness.at(self.body.code, pc, self.body.end, self.body.shape);
         let one = self.b.ins().iconst(I32, 1);
         let bit = self.b.ins().ishl(one, self.lane);
@@ -555,7 +302,7 @@ impl Translator<'_, '_> {
     }
 
     /// Takes the instructions of the piece so far from the fuel.
-    fn pay(&mut self) {
+    pub(super) fn pay(&mut self) {
         if self.issued != 0 {
             let fuel = self.b.use_var(self.fuel);
             let fuel = self.b.ins().iadd_imm_s(fuel, -self.issued);
@@ -573,7 +320,7 @@ impl Translator<'_, '_> {
     }
 
     /// Goes to a branch target; backward only while there is fuel.
-    fn go(&mut self, to: u32, exits: &BTreeMap<u32, Block>) {
+    pub(super) fn go(&mut self, to: u32, exits: &BTreeMap<u32, Block>) {
         let target = self.blocks.get(&to).or_else(|| exits.get(&to)).copied();
         let target = target.unwrap_or(self.next_lane);
         if to > self.pc {
@@ -602,7 +349,7 @@ impl Translator<'_, '_> {
     // Code.
 
     /// Translates from a leader to the end of its piece.
-    fn piece(&mut self, start: u32, exits: &BTreeMap<u32, Block>) {
+    pub(super) fn piece(&mut self, start: u32, exits: &BTreeMap<u32, Block>) {
         self.issued = 0;
         let mut pc = start;
         loop {
@@ -675,7 +422,7 @@ impl Translator<'_, '_> {
     }
 
     /// Code that runs only where the guard holds.
-    fn guarded(&mut self, guard: Option<Value>, code: impl FnOnce(&mut Self)) {
+    pub(super) fn guarded(&mut self, guard: Option<Value>, code: impl FnOnce(&mut Self)) {
         let Some(p) = guard else { return code(self) };
         let (yes, after) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(p, yes, &[], after, &[]);
@@ -686,7 +433,7 @@ impl Translator<'_, '_> {
     }
 
     /// An instruction without memory or branches.
-    fn straight(&mut self, inst: &Inst) {
+    pub(super) fn straight(&mut self, inst: &Inst) {
         match &inst.op {
             Op::Int32(l) if l.op == Int32::Mov => {
                 let new = self.copied(Class::W32, l.a, self.kind((Class::W32, l.d)));
@@ -781,11 +528,7 @@ impl Translator<'_, '_> {
         }
     }
 
-    pub(super) fn kind(&self, place: Place) -> Kind {
-        self.body.shape.number(place).map_or(Kind::Integer, |n| self.kinds[n])
-    }
-
-    fn choose(&mut self, class: Class, [d, a, b, p]: [Slot; 4]) {
+    pub(super) fn choose(&mut self, class: Class, [d, a, b, p]: [Slot; 4]) {
         let p = self.pred(p);
         let kind = self.kind((class, d));
         let (a, b) = (self.copied(class, a, kind), self.copied(class, b, kind));
@@ -800,20 +543,7 @@ impl Translator<'_, '_> {
         self.set((class, d), new);
     }
 
-    /// The final bits of a value.
-    fn bits(&mut self, class: Class, new: New) -> Value {
-        let ty: Type = if class == Class::W64 { I64 } else { I32 };
-        match new {
-            New::Bits(v) => v,
-            New::Exact(v) => self.b.ins().bitcast(ty, MemFlagsData::new(), v),
-            New::Loose(v) => {
-                let v = if ty == I64 { self.canonical64(v) } else { self.canonical32(v) };
-                self.b.ins().bitcast(ty, MemFlagsData::new(), v)
-            }
-        }
-    }
-
-    fn special(&mut self, which: Special) -> Value {
+    pub(super) fn special(&mut self, which: Special) -> Value {
         if let Some(n) = special::index(which) {
             return self.fixed(Fixed::Special(n));
         }

@@ -4,12 +4,16 @@
 //! whatever the executor does not run. It is no permission check: that is the verifier's, before.
 
 mod arithmetic;
+mod bits;
 mod builder;
+mod comparison;
 mod control;
 mod convert;
 mod declare;
 mod floating;
 mod memory;
+mod moves;
+mod operands;
 mod select;
 mod warp;
 
