@@ -100,6 +100,11 @@ impl VerifyError {
         Self::Unsafe { at, what: what.into(), reason }
     }
 
+    /// True when something is not shown to be inside, which more guarding can mend.
+    pub(crate) fn is_unproved(&self) -> bool {
+        matches!(self, Self::Unsafe { reason: Reason::Unproved | Reason::BulkSize, .. })
+    }
+
     /// Line of the final text.
     pub fn line(&self) -> u32 {
         match self {
