@@ -62,6 +62,9 @@ fn launch(module: &VerifiedModule, arena: Arena, random: &mut Random, block: Blo
 
 fn case(seed: u64, tally: &mut Tally) {
     let text = generator::module(seed);
+    if let Ok(folder) = std::env::var("DUMP") {
+        std::fs::write(format!("{folder}/{seed}.ptx"), &text).expect("a folder to dump modules into");
+    }
     let mut random = Random::new(seed ^ 0x5bd1_e995);
     let (base, size) = ARENAS[random.below(2)];
     let arena = Arena::new(base, size).expect("an arena");

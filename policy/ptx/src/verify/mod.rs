@@ -346,7 +346,7 @@ fn function<'m>(
         }
         let row = opcode::classify(i)
             .map_err(|why| VerifyError::Refused(Refusal::Instruction { at: i.span, why }))?;
-        access::check(&eval, index as u32, row).map_err(refuse)?;
+        eval.ask(|| access::check(&eval, index as u32, row)).map_err(refuse)?;
         barriers.add(i).map_err(refuse)?;
     }
     Ok((barriers, calls))
