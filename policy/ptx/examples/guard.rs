@@ -1,12 +1,13 @@
 //! Guards one PTX file: `guard IN OUT MODE [X,Y,Z [DYNAMIC]]`. The arena is 4 GiB at 64 GiB; with
-//! `RED_ZONE_GIB` its red zones are that wide, and with `POINTERS` launches promise their parameters.
+//! `RED_ZONE_GIB` its red zones are that wide, with `POINTERS` launches promise their parameters, with
+//! `SMALL` the arena is 1 GiB at 77 GiB, with `NO_PROOFS` everything is fenced and clamped.
 //!
 //! A tool for `scripts/ptx-cost`; the `turnstile` command has the one for users.
 
 use std::process::ExitCode;
 
 use turnstile_ptx::guard::{Change, GuardOptions, guard};
-use turnstile_ptx::{Arena, BlockShape, GuardMode, Limits, parse, print};
+use turnstile_ptx::{Arena, BlockShape, GuardMode, Limits, parse, print, verify_text};
 
 fn run(args: &[String]) -> Result<(), String> {
     let [input, output, mode, rest @ ..] = args else {
@@ -18,12 +19,15 @@ fn run(args: &[String]) -> Result<(), String> {
         "none" => GuardMode::None,
         other => return Err(format!("no mode `{other}`")),
     };
-    let arena = Arena::new(64 << 30, 4 << 30).map_err(|e| e.to_string())?;
+    let small = std::env::var("SMALL").is_ok();
+    let arena = if small { Arena::new(77 << 30, 1 << 30) } else { Arena::new(64 << 30, 4 << 30) };
+    let arena = arena.map_err(|e| e.to_string())?;
     let arena = match std::env::var("RED_ZONE_GIB").ok().and_then(|n| n.parse::<u64>().ok()) {
         Some(gib) => arena.with_red_zone(gib << 30).map_err(|e| e.to_string())?,
         None => arena,
     };
     let mut options = GuardOptions::new(mode, arena);
+    options.proofs = std::env::var("NO_PROOFS").is_err();
     options.pointers = std::env::var("POINTERS").is_ok();
     if let Some(shape) = rest.first().filter(|s| *s != "-") {
         let values: Vec<u32> = shape.split(',').filter_map(|n| n.parse().ok()).collect();
@@ -34,7 +38,11 @@ fn run(args: &[String]) -> Result<(), String> {
     let text = std::fs::read(input).map_err(|e| format!("{input}: {e}"))?;
     let module = parse(&text, &Limits::default()).map_err(|e| format!("{input}: {e}"))?;
     let (module, report) = guard(&module, &options).map_err(|e| format!("{input}: {e}"))?;
-    std::fs::write(output, print(&module).text).map_err(|e| format!("{output}: {e}"))?;
+    let final_text = print(&module).text;
+    std::fs::write(output, &final_text).map_err(|e| format!("{output}: {e}"))?;
+    if options.mode != GuardMode::None {
+        verify_text(final_text.as_bytes(), arena, &report.contract).map_err(|e| e.to_string())?;
+    }
     let changes: Vec<String> = Change::ALL
         .into_iter()
         .filter(|c| report.total(*c) > 0)

@@ -111,7 +111,16 @@ pub fn admit(image: &[u8], admission: &Admission) -> Result<VerifiedModule, PtxE
         return Ok(verify::allow(printed.text, printed.lines)?);
     }
     let options = admission.options()?;
-    let (guarded, report) = guard::guard(&module, &options)?;
-    let printed = print(&guarded);
-    Ok(verify::verify(printed.text, printed.lines, options.mode, options.arena, report)?)
+    let attempt = |options: &GuardOptions| -> Result<VerifiedModule, PtxError> {
+        let (guarded, report) = guard::guard(&module, options)?;
+        let printed = print(&guarded);
+        Ok(verify::verify(printed.text, printed.lines, options.mode, options.arena, report)?)
+    };
+    match attempt(&options) {
+        // The verifier cannot follow some proof of the guard's: without proofs there is none to follow.
+        Err(PtxError::Verify(error)) if error.is_unproved() => {
+            attempt(&GuardOptions { proofs: false, ..options })
+        }
+        done => done,
+    }
 }

@@ -15,7 +15,7 @@ use super::rewrite::{Available, CALLERS_LOCALS, Job, LOCAL_STAND_IN, Pass, STAND
 const OPEN_BYTES: u64 = 48 << 10;
 
 /// Most candidates that an access of unknown object is tried against.
-const MAX_CANDIDATES: usize = 32;
+const MAX_CANDIDATES: usize = 20;
 
 fn object_space(target: Target) -> ObjectSpace {
     match target {

@@ -86,7 +86,7 @@ impl GuardOptions {
             block: None,
             dynamic_shared: None,
             proofs: true,
-            keep_constants: false,
+            keep_constants: true,
             pointers: false,
             report_address: service,
             variables: service + RECORD_BYTES,

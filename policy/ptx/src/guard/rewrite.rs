@@ -187,7 +187,12 @@ pub(super) fn rewrite(
             room = pass.room;
             stand_in |= pass.needs_stand_in;
             if pass.dynamic_needed > 0 {
-                for kernel in visibility.kernels(&f.name) {
+                // The verifier holds a function to what is true of every kernel.
+                let kernels = match f.kind {
+                    FunctionKind::Entry => vec![f.name.clone()],
+                    FunctionKind::Func => visibility.all_kernels(),
+                };
+                for kernel in kernels {
                     let entry = dynamic.entry(kernel).or_default();
                     *entry = (*entry).max(pass.dynamic_needed);
                 }
@@ -275,7 +280,7 @@ pub(super) fn stand_in_object(name: &str, space: crate::tree::Space) -> Variable
 /// anyway, because the kernel or something it calls names them.
 struct Visibility {
     of: HashMap<Name, Vec<Object>>,
-    kernels: HashMap<Name, Vec<Name>>,
+    kernels: Vec<Name>,
     callers_locals: HashSet<Name>,
 }
 
@@ -304,7 +309,6 @@ impl Visibility {
             })
             .collect();
         let mut reached: Vec<HashSet<usize>> = vec![HashSet::default(); count];
-        let mut kernels: Vec<Vec<Name>> = vec![Vec::new(); count];
         let mut seen = vec![usize::MAX; count];
         for (index, f) in calls.functions.iter().enumerate() {
             if f.kind != FunctionKind::Entry {
@@ -325,7 +329,6 @@ impl Visibility {
             }
             for member in members {
                 reached[member].extend(&objects);
-                kernels[member].push(f.name.clone());
             }
         }
         let mut of = HashMap::default();
@@ -366,8 +369,9 @@ impl Visibility {
         }
         let flagged = calls.functions.iter().zip(&below).filter(|(_, below)| **below);
         let callers_locals = flagged.map(|(f, _)| f.name.clone()).collect();
-        let names = calls.functions.iter().map(|f| f.name.clone());
-        Self { of, kernels: names.zip(kernels).collect(), callers_locals }
+        let entries = calls.functions.iter().filter(|f| f.kind == FunctionKind::Entry);
+        let kernels = entries.map(|f| f.name.clone()).collect();
+        Self { of, kernels, callers_locals }
     }
 
     fn callers_locals(&self, function: &Name) -> bool {
@@ -378,8 +382,8 @@ impl Visibility {
         self.of.get(function).map_or(&[], Vec::as_slice)
     }
 
-    fn kernels(&self, function: &Name) -> Vec<Name> {
-        self.kernels.get(function).cloned().unwrap_or_default()
+    fn all_kernels(&self) -> Vec<Name> {
+        self.kernels.clone()
     }
 }
 
@@ -411,14 +415,22 @@ fn raise_alignments(
     Ok(())
 }
 
-/// A body with the edited instructions in place.
+/// A body with the edited instructions in place. Shared and local variables of inner scopes move to the
+/// outermost one, where every clamp can name them; their names are unique in the function.
 fn rebuild(body: &Block, mut edits: HashMap<u32, Edit>) -> Block {
-    fn block(old: &Block, edits: &mut HashMap<u32, Edit>, number: &mut u32) -> Block {
+    fn block(
+        old: &Block,
+        edits: &mut HashMap<u32, Edit>,
+        number: &mut u32,
+        moved: &mut Vec<Statement>,
+        outermost: bool,
+    ) -> Block {
         let mut statements = Vec::with_capacity(old.statements.len());
         for statement in &old.statements {
             match statement {
                 Statement::Block(inner) => {
-                    statements.push(Statement::Block(block(inner, edits, number)));
+                    let inner = block(inner, edits, number, moved, false);
+                    statements.push(Statement::Block(inner));
                 }
                 Statement::Instruction(i) => {
                     match edits.remove(number) {
@@ -430,12 +442,23 @@ fn rebuild(body: &Block, mut edits: HashMap<u32, Edit>) -> Block {
                     }
                     *number += 1;
                 }
+                Statement::Variable(v)
+                    if !outermost && (v.space.is_shared() || v.space == Space::Local) =>
+                {
+                    moved.push(statement.clone());
+                }
                 other => statements.push(other.clone()),
             }
         }
         Block { statements, span: old.span }
     }
-    block(body, &mut edits, &mut 0)
+    let mut moved = Vec::new();
+    let mut new = block(body, &mut edits, &mut 0, &mut moved, true);
+    if !moved.is_empty() {
+        moved.append(&mut new.statements);
+        new.statements = moved;
+    }
+    new
 }
 
 /// Appends the violation blocks and the stand-in for local memory.

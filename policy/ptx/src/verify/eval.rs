@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use crate::hash::HashMap;
 use std::rc::Rc;
 
+use super::Reason;
 use super::facts::{Fact, Facts};
 use super::flow::{Code, NONE};
 use super::launch::Launch;
@@ -50,6 +51,11 @@ const REFINING: u32 = 2;
 /// Steps of evaluation for a function, and for each of its instructions.
 const WORK: u64 = 100_000;
 const WORK_EACH: u64 = 100;
+/// Most steps for one question.
+const QUESTION: u64 = 10_000;
+/// Steps for a question that is asked again when those or the function's were used up: enough for any
+/// sequence of the guard's, which needs no facts and no meetings.
+const RESERVE: u64 = 2_000;
 
 /// The evaluator of one function.
 pub(super) struct Eval<'c, 'm> {
@@ -67,7 +73,11 @@ pub(super) struct Eval<'c, 'm> {
     pub(super) facts: RefCell<HashMap<u32, Rc<Facts>>>,
     /// Most rounds of the loop at a head, after the first.
     pub(super) rounds: RefCell<HashMap<u32, Option<i64>>>,
+    /// Steps left for the function, and for the question at hand.
     work: Cell<u64>,
+    question: Cell<u64>,
+    /// The question was too much; asked again, it is answered without facts and meetings.
+    spent: Cell<bool>,
 }
 
 /// Meetings that depend on each other, while they are being solved.
@@ -105,19 +115,50 @@ impl<'c, 'm> Eval<'c, 'm> {
             facts: RefCell::default(),
             on_edges: RefCell::default(),
             rounds: RefCell::default(),
+            question: Cell::new(QUESTION),
+            spent: Cell::new(false),
             work: Cell::new(WORK_EACH * code.instructions.len() as u64 + WORK),
         }
     }
 
     /// Takes from the budget; false when it is used up.
     pub(super) fn spend(&self) -> bool {
-        let left = self.work.get();
-        self.work.set(left.saturating_sub(1));
+        let left = self.question.get();
+        self.question.set(left.saturating_sub(1));
+        if left == 0 {
+            self.spent.set(true);
+        }
         left > 0
+    }
+
+    /// Asks about an instruction: `check` runs once with all that is known there and, when that takes too
+    /// long to find out, once more with what the instruction's own operands say.
+    pub(super) fn ask(&self, check: impl Fn() -> Result<(), Reason>) -> Result<(), Reason> {
+        let allowed = QUESTION.min(self.work.get());
+        self.spent.set(allowed == 0);
+        if allowed > 0 {
+            self.question.set(allowed);
+            let answer = check();
+            let used = allowed - self.question.get();
+            self.work.set(self.work.get() - used);
+            if answer.is_ok() || !self.spent.get() {
+                return answer;
+            }
+        }
+        self.question.set(RESERVE);
+        check()
+    }
+
+    /// True when facts and meetings are no longer looked at.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.get()
     }
 
     /// The place of an instruction: what holds at the head of its block, and its own predicate.
     pub(super) fn place(&self, index: u32) -> Place {
+        if self.is_spent() {
+            return Place::new(Rc::default());
+        }
         let mut facts = self.block_facts(self.code.block_of[index as usize]);
         if let Some(guard) = &self.code.instructions[index as usize].guard {
             let mut own = Vec::new();
@@ -338,6 +379,9 @@ impl<'c, 'm> Eval<'c, 'm> {
     fn meeting(&self, src: Src) -> Value {
         if let Some(value) = self.solved.borrow().get(&src) {
             return value.clone();
+        }
+        if self.is_spent() {
+            return Value::Any;
         }
         if let Some(system) = self.solving.borrow_mut().as_mut() {
             if let Some(value) = system.values.get(&src) {

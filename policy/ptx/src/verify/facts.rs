@@ -176,7 +176,7 @@ impl Eval<'_, '_> {
     /// What the truth of a predicate says.
     pub(super) fn conditions(&self, predicate: Src, truth: bool, out: &mut Vec<Fact>, depth: u32) {
         let Src::Write(index, register) = predicate else { return };
-        if depth > DEPTH || out.len() >= MOST_FACTS || !self.spend() {
+        if depth > DEPTH || out.len() >= MOST_FACTS || self.is_spent() || !self.spend() {
             return;
         }
         let i = self.code.instructions[index as usize];

@@ -100,6 +100,11 @@ impl VerifyError {
         Self::Unsafe { at, what: what.into(), reason }
     }
 
+    /// True when something is not shown to be inside, which more guarding can mend.
+    pub(crate) fn is_unproved(&self) -> bool {
+        matches!(self, Self::Unsafe { reason: Reason::Unproved | Reason::BulkSize, .. })
+    }
+
     /// Line of the final text.
     pub fn line(&self) -> u32 {
         match self {
@@ -341,7 +346,7 @@ fn function<'m>(
         }
         let row = opcode::classify(i)
             .map_err(|why| VerifyError::Refused(Refusal::Instruction { at: i.span, why }))?;
-        access::check(&eval, index as u32, row).map_err(refuse)?;
+        eval.ask(|| access::check(&eval, index as u32, row)).map_err(refuse)?;
         barriers.add(i).map_err(refuse)?;
     }
     Ok((barriers, calls))

@@ -6,7 +6,7 @@
 //! whatever reads a pattern as signed or unsigned asks for that reading first (`unsigned`, `signed`).
 
 /// Most alternatives kept apart; with more, the value is [`Value::Any`].
-const MOST: usize = 6;
+const MOST: usize = 48;
 /// `slack` when nothing is known.
 const NO_SLACK: i64 = i64::MIN;
 

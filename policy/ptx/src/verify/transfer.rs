@@ -149,7 +149,10 @@ impl Step<'_, '_, '_> {
             if own != 64 {
                 return Value::Any;
             }
-            let half = |o| self.eval.value_of(o, 32, self.index, self.place, self.depth);
+            let half = |o| {
+                let value = self.eval.value_of(o, 32, self.index, self.place, self.depth);
+                value.map(|alt| Some(self.as_number(alt)))
+            };
             let (low, high) = (half(low), half(high));
             let (Some(low), Some(high)) = (low.unsigned(32), high.unsigned(32)) else {
                 return Value::Never;
@@ -158,6 +161,15 @@ impl Step<'_, '_, '_> {
             return joined.map_or(Value::Any, Value::one);
         }
         self.arg(1, own)
+    }
+
+    /// What the bits of an object's address are known to be: those below its alignment.
+    fn as_number(&self, alt: Alt) -> Alt {
+        let (Region::Object(object) | Region::Generic(object)) = alt.region else { return alt };
+        let align = self.eval.code.objects.get(object as usize).map_or(1, |object| object.align);
+        let low = alt.low_zeros().min(align.trailing_zeros()).min(16);
+        let most = i64::from(u32::MAX);
+        Alt::range(0, most >> low).shl(low).unwrap_or_else(|| Alt::range(0, most))
     }
 
     fn multiply(&self, op: Op, ty: ScalarType, width: u32) -> Value {
@@ -242,7 +254,11 @@ impl Step<'_, '_, '_> {
         {
             let cleared = !(keep as u64) & mask(own);
             if (cleared.wrapping_add(1)).is_power_of_two() {
-                return a.map(|alt| self.align_address(alt, cleared));
+                // Else it is some number with those bits at zero.
+                return a.map(|alt| {
+                    let number = || alt.unsigned(own).and(Alt::constant(keep), own);
+                    Some(self.align_address(alt, cleared).unwrap_or_else(number))
+                });
             }
         }
         a.zip(&b, |a, b| Some(a.and(b, own)))
