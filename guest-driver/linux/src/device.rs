@@ -147,7 +147,10 @@ impl Env for LinuxEnv<'_> {
         true
     }
     fn mmio_read(&self, at: u64, bytes: u8) -> Option<u64> {
-        Some(self.device.registers().read(at, bytes))
+        // A VMM may split an access that is not aligned into several that are (QEMU does): what the
+        // device answers to it cannot be asked from here.
+        let aligned = bytes > 0 && at.is_multiple_of(bytes.into());
+        aligned.then(|| self.device.registers().read(at, bytes))
     }
     fn mmio_write(&self, at: u64, bytes: u8, value: u64) -> bool {
         self.device.registers().write(at, bytes, value);
