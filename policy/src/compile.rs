@@ -86,7 +86,12 @@ fn device(reader: &mut Reader<'_>, device: &At<records::Device>) -> DevicePolicy
             }
         }),
     };
-    DevicePolicy { backend, memory_bytes: device.memory.0, overcommit: device.overcommit.value }
+    DevicePolicy {
+        backend,
+        memory_bytes: device.memory.0,
+        overcommit: device.overcommit.value,
+        watchdog_ns: device.watchdog.0,
+    }
 }
 
 fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {

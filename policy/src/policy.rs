@@ -34,6 +34,9 @@ pub struct DevicePolicy {
     pub memory_bytes: u64,
     /// Whether the tenants' quotas may add up to more than that.
     pub overcommit: bool,
+    /// How long the backend may be silent about a command, beyond the command's own limit, in
+    /// nanoseconds.
+    pub watchdog_ns: u64,
 }
 
 /// What drives the device.

@@ -103,10 +103,11 @@ impl List {
 /// The settings of the policy outside its tenants.
 pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setting> {
     let mut list = List::default();
-    let DevicePolicy { backend, memory_bytes, overcommit } = device;
+    let DevicePolicy { backend, memory_bytes, overcommit, watchdog_ns } = device;
     list.fixed("device.backend", Value::Other(backend.kind().name().into()));
     list.fixed("device.memory", Value::Limit(Some(*memory_bytes), Unit::Bytes));
     list.live("device.overcommit", Value::Allowed(*overcommit));
+    list.fixed("device.watchdog", Value::Limit(Some(*watchdog_ns), Unit::Nanoseconds));
     match backend {
         Backend::Emulated(EmulatedOptions { workers }) => {
             let workers = workers.map_or("one a processor".into(), |n| n.to_string());

@@ -25,6 +25,6 @@ fn tampered() -> Outcome {
     verdict.expect_code(1)?;
     let at = whole.lines().position(|l| l.contains("trainer")).map_or(0, |l| l + 1);
     let said = format!("{}{}", verdict.stdout, verdict.stderr);
-    ensure!(said.contains(&format!("line {at}")), "it names line {at}: {said}");
+    ensure!(said.contains(&format!("audit.jsonl:{at}:")), "it names line {at}: {said}");
     pass()
 }

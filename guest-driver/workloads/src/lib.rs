@@ -72,6 +72,16 @@ impl Workload {
             Workload::Nop => "nop",
         }
     }
+    /// The arguments it understands, as in `n=1000`.
+    #[must_use]
+    pub const fn keys(self) -> &'static [&'static str] {
+        match self {
+            Workload::Vecadd | Workload::Nop => &["n"],
+            Workload::Copy => &["bytes"],
+            Workload::Stress => &["n", "seed", "mischief"],
+            Workload::Hostile => &["seed", "only", "deny", "allow", "guard"],
+        }
+    }
     /// The workload with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Workload> {

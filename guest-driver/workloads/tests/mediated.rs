@@ -170,6 +170,7 @@ impl World {
     fn step(&mut self) {
         let now = self.now();
         self.mediator.poll(now, &mut self.mover);
+        self.mediator.announce(&mut self.mover);
         // A few at a time: the rest stays in flight.
         for _ in 0..4 {
             let Some((ticket, op)) = self.mover.waiting.pop_front() else { break };
@@ -213,7 +214,7 @@ impl Bench {
         let mut mover = Mover::default();
         mover.shared.insert(APERTURE_ID, Arc::clone(&aperture));
         mover.shared.insert(PAGES_ID, Arc::clone(&pages));
-        let mut mediator = Mediator::new(Settings { spin_ns: 20_000, multiprocessors: 1 });
+        let mut mediator = Mediator::new(Settings { spin_ns: 20_000, ..Settings::default() });
         let attachment = Attachment {
             policy,
             registers: Arc::clone(&registers),

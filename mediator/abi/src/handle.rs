@@ -5,7 +5,7 @@ use core::fmt;
 bitflags::bitflags! {
     /// What a capability allows. Attenuation ([`crate::op::Opcode::Derive`]) can only clear bits.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct Rights: u32 {
+    pub struct Rights: u16 {
         /// Read the object's bytes (source of a copy, value of a fence).
         const READ = 1 << 0;
         /// Write the object's bytes.

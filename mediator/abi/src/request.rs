@@ -164,7 +164,7 @@ impl Operand for Rights {
     const WORDS: usize = 1;
     fn take(words: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let word = words.next();
-        u32::try_from(word).ok().and_then(Rights::from_bits).ok_or_else(|| words.bad())
+        u16::try_from(word).ok().and_then(Rights::from_bits).ok_or_else(|| words.bad())
     }
     fn put(&self, words: &mut [u64]) {
         words[0] = self.bits().into();

@@ -177,6 +177,7 @@ impl DeviceRing {
     /// no free completion slot until the driver consumes some.
     ///
     /// The descriptor is copied out once; the caller owns the copy.
+    #[inline]
     pub fn fetch<M: SharedMemory>(
         &mut self,
         memory: &M,
@@ -192,6 +193,7 @@ impl DeviceRing {
         Ok(Some((Descriptor::from_bytes(&copy), Permit(()))))
     }
 
+    #[inline]
     fn has_command<M: SharedMemory>(&mut self, memory: &M) -> Result<bool, RingError> {
         if self.tail == self.head {
             let tail = memory.load32(self.layout.at(SQ_TAIL))?;
@@ -203,6 +205,7 @@ impl DeviceRing {
         Ok(self.tail != self.head)
     }
 
+    #[inline]
     fn has_slot<M: SharedMemory>(&mut self, memory: &M) -> Result<bool, RingError> {
         let used = |consumed: u32, r: &Self| r.posted.wrapping_sub(consumed) + r.open;
         if used(self.consumed, self) >= self.layout.depth {
@@ -216,13 +219,14 @@ impl DeviceRing {
         Ok(used(self.consumed, self) < self.layout.depth)
     }
 
-    /// Posts a completion. Returns whether the driver wants an interrupt for it.
+    /// Posts a completion. Ask [`interrupt_wanted`](Self::interrupt_wanted) after a batch.
+    #[inline]
     pub fn complete<M: SharedMemory>(
         &mut self,
         memory: &M,
         permit: Permit,
         completion: &Completion,
-    ) -> Result<bool, OutOfBounds> {
+    ) -> Result<(), OutOfBounds> {
         let Permit(()) = permit;
         self.open -= 1;
         let at = self.layout.completion(self.posted);
@@ -231,6 +235,12 @@ impl DeviceRing {
         for (i, word) in words.into_iter().enumerate() {
             memory.store64(at + i as u64 * 8, word)?;
         }
+        Ok(())
+    }
+
+    /// Whether the driver sleeps and wants an interrupt for what was posted. Once for a batch: the
+    /// fence in it costs as much as posting.
+    pub fn interrupt_wanted<M: SharedMemory>(&self, memory: &M) -> Result<bool, OutOfBounds> {
         // Pairs with the fence in `DriverRing::arm`: either we see the flag or it sees us.
         fence(Ordering::SeqCst);
         Ok(memory.load32(self.layout.at(ARMED))? != 0)

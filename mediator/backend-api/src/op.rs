@@ -56,8 +56,8 @@ pub enum Code {
     Listed(Box<[u8]>),
 }
 
-/// Kernel parameters: a private copy, relocations applied. Up to 256 bytes need no allocation.
-pub type Params = SmallVec<[u8; 256]>;
+/// Kernel parameters: a private copy, relocations applied. Up to 128 bytes need no allocation.
+pub type Params = SmallVec<[u8; 128]>;
 
 /// What a backend is asked to do. Each operation is submitted with a ticket and answered by exactly
 /// one [`crate::Done`]. Operations with a queue run in submission order within that queue; the

@@ -19,7 +19,7 @@ use crate::context::{Context, Purpose};
 use crate::effects::{Effects, VerifyJob, What};
 use crate::object::{Body, ObjKey, Object, Phase, Session};
 use crate::queue::{Origin, WorkQueue, post};
-use crate::tenant::{AdminCommand, AdminWait, Refusal};
+use crate::tenant::{ADMIN_BIT, AdminCommand, AdminWait, Refusal};
 use crate::work::Fetched;
 
 /// What became of an admin command.
@@ -117,10 +117,9 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         completion: &Completion,
         fetched_ns: u64,
     ) {
-        if let Some(admin) = self.t.admin.as_mut()
-            && post(&mut admin.ring, &self.t.aperture, permit, completion)
-        {
-            self.fx.interrupt(self.id, 0);
+        if let Some(admin) = self.t.admin.as_mut() {
+            post(&mut admin.ring, &self.t.aperture, permit, completion);
+            self.t.unannounced |= ADMIN_BIT;
         }
         self.completed(opcode, completion, 0, fetched_ns);
     }

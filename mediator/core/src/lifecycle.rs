@@ -37,7 +37,11 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
                 self.free(key);
             }
         } else {
-            // Closed or doomed meanwhile: carry on with its end.
+            // Closed or doomed meanwhile: carry on with its end. What could not be made is not there
+            // to be destroyed.
+            if object.phase == Phase::Draining && !outcome.status.is_ok() {
+                object.phase = Phase::Destroying;
+            }
             self.settle_unpinned(key);
         }
     }
@@ -245,6 +249,9 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             Body::Function { .. } => ledger.release(Resource::Functions, 1),
             Body::Queue { number } => {
                 ledger.release(Resource::Queues, 1);
+                // Nobody can ask the ring once it is gone.
+                let Context { t, fx, id, .. } = self;
+                t.announce(|vector| fx.interrupt(*id, vector));
                 self.t.queues[usize::from(number)] = None;
                 self.t.queue_mask &= !(1 << number);
             }

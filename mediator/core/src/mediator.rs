@@ -24,6 +24,14 @@ pub struct Settings {
     pub spin_ns: u64,
     /// Multiprocessors of the device, told to tenants.
     pub multiprocessors: u32,
+    /// How long the backend may be silent about a command beyond the command's own limit.
+    pub watchdog_ns: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { spin_ns: 50_000, multiprocessors: 1, watchdog_ns: 30_000_000_000 }
+    }
 }
 
 /// What a [`Mediator::poll`] found.
@@ -66,6 +74,8 @@ pub struct Mediator<M> {
     open: SlotMap<OpenKey, OpenOp>,
     ids: Ids,
     hot: Vec<TenantId>,
+    /// Tenants with completions to announce; each once.
+    unannounced: Vec<TenantId>,
     settings: Settings,
 }
 
@@ -78,6 +88,7 @@ impl<M: SharedMemory> Mediator<M> {
             open: SlotMap::with_key(),
             ids: Ids::default(),
             hot: Vec::new(),
+            unannounced: Vec::new(),
             settings,
         }
     }
@@ -92,7 +103,11 @@ impl<M: SharedMemory> Mediator<M> {
     ) -> Option<R> {
         let t = self.tenants.get_mut(id)?;
         let mut context = Context { id, t, open: &mut self.open, ids: &mut self.ids, fx, now };
+        let before = context.t.unannounced;
         let result = f(&mut context);
+        if before == 0 && context.t.unannounced != 0 {
+            self.unannounced.push(id);
+        }
         if context.t.detached {
             context.audit(What::Detached);
             fx.detached(id);
@@ -113,7 +128,7 @@ impl<M: SharedMemory> Mediator<M> {
         now: u64,
         fx: &mut F,
     ) -> TenantId {
-        let tenant = Tenant::new(attachment, self.settings.multiprocessors, now);
+        let tenant = Tenant::new(attachment, &self.settings, now);
         let id = self.tenants.insert(tenant);
         self.step(id, now, fx, |c| c.audit(What::Attached));
         id
@@ -291,7 +306,11 @@ impl<M: SharedMemory> Mediator<M> {
             };
             let (open, ids) = (&mut self.open, &mut self.ids);
             let mut context = Context { id, t, open, ids, fx, now };
+            let before = context.t.unannounced;
             let round = context.round(heaviest, self.settings.spin_ns);
+            if before == 0 && context.t.unannounced != 0 {
+                self.unannounced.push(id);
+            }
             match round {
                 Round::Served => poll.progress = true,
                 Round::Idle => {}
@@ -308,6 +327,15 @@ impl<M: SharedMemory> Mediator<M> {
         }
         poll.hot = self.hot.len();
         poll
+    }
+
+    /// Interrupts the drivers that sleep and have completions since the last call. Call it after each
+    /// batch of other calls, and before sleeping.
+    pub fn announce<F: Effects>(&mut self, fx: &mut F) {
+        for id in self.unannounced.drain(..) {
+            let Some(t) = self.tenants.get_mut(id) else { continue };
+            t.announce(|vector| fx.interrupt(id, vector));
+        }
     }
 
     /// Looks at waits that expire and at commands the backend is silent about. Call it every 10 ms

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use slotmap::SlotMap;
 use turnstile_abi::regs::{ADMIN_DEPTH, DeviceStatus, MAX_QUEUES};
 use turnstile_abi::ring::{DeviceRing, Layout, Permit};
-use turnstile_abi::{Opcode, Status};
+use turnstile_abi::{Opcode, SharedMemory, Status};
 use turnstile_backend_api::MemoryId;
 use turnstile_policy::{Ledger, TenantPolicy, TokenBucket};
 
 use crate::capability::CapTable;
 use crate::heap::Heap;
+use crate::mediator::Settings;
 use crate::memory_map::MemoryMap;
 use crate::object::{ObjKey, Object};
 use crate::queue::WorkQueue;
@@ -144,6 +145,8 @@ pub(crate) struct Tenant<M> {
     pub(crate) queues: Vec<Option<WorkQueue>>,
     /// Bit `n` set: queue `n` exists.
     pub(crate) queue_mask: u64,
+    /// Queues with completions whose drivers may sleep, by number; bit 0 is the admin queue.
+    pub(crate) unannounced: u64,
     pub(crate) map: MemoryMap,
     pub(crate) removals: Vec<Removal>,
     pub(crate) heap: Heap,
@@ -154,6 +157,8 @@ pub(crate) struct Tenant<M> {
     pub(crate) turn: Turn,
     /// Multiprocessors of the device, for `Identify`.
     pub(crate) multiprocessors: u32,
+    /// How long the backend may be silent about a command beyond the command's own limit.
+    pub(crate) watchdog_ns: u64,
     /// Nothing is left: the mediator may forget this tenant.
     pub(crate) detached: bool,
     /// Programs checked so far.
@@ -162,7 +167,7 @@ pub(crate) struct Tenant<M> {
 }
 
 impl<M> Tenant<M> {
-    pub(crate) fn new(attachment: Attachment<M>, multiprocessors: u32, now: u64) -> Tenant<M> {
+    pub(crate) fn new(attachment: Attachment<M>, settings: &Settings, now: u64) -> Tenant<M> {
         let Attachment { policy, registers, aperture, aperture_memory } = attachment;
         let heap = Heap::new(registers.heap_offset(), registers.aperture_bytes());
         Tenant {
@@ -179,13 +184,15 @@ impl<M> Tenant<M> {
             admin: None,
             queues: (0..MAX_QUEUES).map(|_| None).collect(),
             queue_mask: 0,
+            unannounced: 0,
             map: MemoryMap::default(),
             removals: Vec::new(),
             heap,
             ledger: Ledger::new(),
             in_flight: 0,
             turn: Turn::default(),
-            multiprocessors,
+            multiprocessors: settings.multiprocessors,
+            watchdog_ns: settings.watchdog_ns,
             detached: false,
             programs: 0,
             counters: Counters::default(),
@@ -202,12 +209,38 @@ impl<M> Tenant<M> {
         }
     }
 
+    /// Asks each queue that has something new whether its driver sleeps; `interrupt` gets the vector.
+    pub(crate) fn announce(&mut self, mut interrupt: impl FnMut(u16))
+    where
+        M: SharedMemory,
+    {
+        let mut mask = std::mem::take(&mut self.unannounced);
+        if mask & ADMIN_BIT != 0 {
+            mask &= !ADMIN_BIT;
+            let admin = self.admin.as_ref();
+            if admin.is_some_and(|a| a.ring.interrupt_wanted(&self.aperture).unwrap_or(false)) {
+                interrupt(0);
+            }
+        }
+        while mask != 0 {
+            let queue = self.queues[mask.trailing_zeros() as usize].as_ref();
+            mask &= mask - 1;
+            let Some(queue) = queue else { continue };
+            if queue.ring.interrupt_wanted(&self.aperture).unwrap_or(false) {
+                interrupt(queue.vector);
+            }
+        }
+    }
+
     /// A free work queue number.
     pub(crate) fn free_queue(&self) -> Option<u8> {
         let n = (self.queue_mask | 1).trailing_ones();
         (n < MAX_QUEUES).then_some(n as u8)
     }
 }
+
+/// The admin queue among [`Tenant::unannounced`].
+pub(crate) const ADMIN_BIT: u64 = 1;
 
 /// A command refused before it changed anything.
 #[derive(Clone, Copy, Debug)]

@@ -14,9 +14,6 @@ use crate::object::{Body, ObjKey, Object};
 use crate::queue::{Entry, EntryState, Origin, post};
 use crate::tenant::Refusal;
 
-/// How long the backend may be silent about a command beyond the command's own limit.
-pub(crate) const BACKSTOP_NS: u64 = 30_000_000_000;
-
 /// A translated command: everything about it has been checked.
 #[allow(clippy::large_enum_variant)] // Moved once, into the backend.
 enum Action {
@@ -167,7 +164,12 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             }
             Request::Timestamp(_) => {
                 let op = BackendOp::Timestamp { space: origin.space, queue: origin.queue };
-                Ok(Action::Submit { op, pins: Pins::new(), bytes: 0, allowed_ns: BACKSTOP_NS })
+                Ok(Action::Submit {
+                    op,
+                    pins: Pins::new(),
+                    bytes: 0,
+                    allowed_ns: self.t.watchdog_ns,
+                })
             }
             // Admin requests were turned away by class.
             _ => Err(Status::WrongQueue.into()),
@@ -205,7 +207,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             op: BackendOp::Copy { space: origin.space, queue: origin.queue, dst, src, bytes },
             pins: Pins::from_slice(&[to, from]),
             bytes,
-            allowed_ns: BACKSTOP_NS,
+            allowed_ns: self.t.watchdog_ns,
         })
     }
 
@@ -231,7 +233,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             },
             pins: Pins::from_slice(&[to]),
             bytes,
-            allowed_ns: BACKSTOP_NS,
+            allowed_ns: self.t.watchdog_ns,
         })
     }
 
@@ -264,7 +266,7 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             },
             pins,
             bytes: 0,
-            allowed_ns: timeout_ns.saturating_add(BACKSTOP_NS),
+            allowed_ns: timeout_ns.saturating_add(self.t.watchdog_ns),
         })
     }
 
@@ -369,10 +371,8 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         let Some(entry) = queue.pop(self.now) else { return };
         let Entry { cookie, opcode, fetched_ns, permit, state: _ } = entry;
         let completion = Completion { cookie, value, detail, status };
-        let vector = queue.vector;
-        if post(&mut queue.ring, &self.t.aperture, permit, &completion) {
-            self.fx.interrupt(self.id, vector);
-        }
+        post(&mut queue.ring, &self.t.aperture, permit, &completion);
+        self.t.unannounced |= 1 << number;
         self.completed(opcode, &completion, bytes, fetched_ns);
     }
 

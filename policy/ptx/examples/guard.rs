@@ -1,4 +1,5 @@
-//! Guards one PTX file: `guard IN OUT MODE [X,Y,Z [DYNAMIC]]`. The arena is 4 GiB at 16 GiB.
+//! Guards one PTX file: `guard IN OUT MODE [X,Y,Z [DYNAMIC]]`. The arena is 4 GiB at 64 GiB; with
+//! `RED_ZONE_GIB` its red zones are that wide, and with `POINTERS` launches promise their parameters.
 //!
 //! A tool for `scripts/ptx-cost`; the `turnstile` command has the one for users.
 
@@ -17,8 +18,13 @@ fn run(args: &[String]) -> Result<(), String> {
         "none" => GuardMode::None,
         other => return Err(format!("no mode `{other}`")),
     };
-    let arena = Arena::new(16 << 30, 4 << 30).map_err(|e| e.to_string())?;
+    let arena = Arena::new(64 << 30, 4 << 30).map_err(|e| e.to_string())?;
+    let arena = match std::env::var("RED_ZONE_GIB").ok().and_then(|n| n.parse::<u64>().ok()) {
+        Some(gib) => arena.with_red_zone(gib << 30).map_err(|e| e.to_string())?,
+        None => arena,
+    };
     let mut options = GuardOptions::new(mode, arena);
+    options.pointers = std::env::var("POINTERS").is_ok();
     if let Some(shape) = rest.first().filter(|s| *s != "-") {
         let values: Vec<u32> = shape.split(',').filter_map(|n| n.parse().ok()).collect();
         let [x, y, z] = values[..] else { return Err("a block shape is X,Y,Z".into()) };

@@ -2,7 +2,7 @@
 //! thing each control instruction names. What it lets through may still be unsafe; making it safe
 //! is the guard's task. Source for the externs: what nvcc 13 emits for printf, assert, new, delete.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::opcode::{self, Refused};
 use crate::tree::{
@@ -93,8 +93,8 @@ pub fn check(module: &Module) -> Result<(), Refusal> {
     if !module.target.iter().any(|name| name.starts_with("sm_")) {
         return Err(Refusal::Module { why: "`.target` names no sm_ architecture" });
     }
-    let mut defined = HashSet::new();
-    let mut functions = HashMap::new();
+    let mut defined = HashSet::default();
+    let mut functions = HashMap::default();
     for item in &module.items {
         match item {
             Item::Function(f) => {
@@ -109,7 +109,7 @@ pub fn check(module: &Module) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    let mut context = Context { functions, sorts: HashMap::new() };
+    let mut context = Context { functions, sorts: HashMap::default() };
     for item in &module.items {
         match item {
             Item::Function(f) => {

@@ -9,6 +9,7 @@ mod admit;
 pub mod check;
 pub mod contract;
 pub mod guard;
+mod hash;
 mod lexer;
 pub mod opcode;
 pub mod parse;
@@ -23,5 +24,5 @@ pub use contract::{Arena, ArenaError, BlockShape, Contract, GuardMode, KernelCon
 pub use parse::{Limits, ParseError, parse, parse_guarded};
 pub use print::{Printed, print, print_instruction};
 pub use tree::{Module, RESERVED};
-pub use verify::VerifiedModule;
+pub use verify::{Reason, VerifiedModule, VerifyError, verify_text};
 pub use view::{Kernel, ModuleView};

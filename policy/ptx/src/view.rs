@@ -4,7 +4,7 @@
 //! Layout rules (PTX ISA sections 5.1.6 and 7.1, CUDA ABI): parameters stand in order, each at the
 //! next multiple of its alignment. The order of shared objects is ours; ptxas may use another.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::tree::{
     Base, Block, Function, FunctionKind, Item, Linkage, Module, Name, Op, Operand, Space, Span,
@@ -143,7 +143,7 @@ impl ModuleView {
     /// [`ViewError`] when an object has no size or a limit of the GPU is exceeded.
     pub fn of(module: &Module) -> Result<Self, ViewError> {
         let mut view = Self::default();
-        let mut shared = HashMap::new();
+        let mut shared = HashMap::default();
         for (item, variable) in module.items.iter().enumerate() {
             let Item::Variable(v) = variable else { continue };
             match v.space {

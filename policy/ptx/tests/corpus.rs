@@ -64,7 +64,6 @@ fn every_file_is_admitted_unguarded() {
 }
 
 #[test]
-#[ignore = "known defect: the guard refuses mbarrier, unexpectedly"]
 fn every_file_is_guarded_and_verified() {
     let (fence, check) = (GuardMode::Fence, GuardMode::Check);
     let (four, large, small) = ((4u64 << 32, 4u64 << 30), (1 << 40, 64 << 30), (3 << 30, 1 << 30));

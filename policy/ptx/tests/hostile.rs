@@ -117,6 +117,80 @@ const SHAPES: &[Shape] = &[
             repeat(n.min(1 << 18), "@%p1 brx.idx %r1, T;")
         ))
     }),
+    ("many jump tables over the same labels", |n| {
+        let labels = repeat(2048, "L#:");
+        let list: Vec<String> = (1..=labels.lines().count()).map(|n| format!("L{n}")).collect();
+        let table = format!("T: .branchtargets {};\n", list.join(", "));
+        kernel(&(labels + &table + &repeat(n, "@%p1 brx.idx %r1, T; mov.u32 %r1, #;")))
+    }),
+    ("a ladder into two loops at once", |n| {
+        // Irreducible: two loops entered in the middle, over and over.
+        kernel(&repeat(
+            n,
+            "@%p1 bra B#; A#: add.u32 %r1, %r1, 1; @%p2 bra C#; B#: add.u32 %r1, %r1, 2; @%p3 bra A#; C#: \
+             st.shared.u32 [%r1], %r1;",
+        ))
+    }),
+    ("every jump goes back, every other one further", |n| {
+        let body = repeat(n, "L#: @%p1 bra L#-; @%p2 bra M; add.u32 %r#, %r#-, 1; ld.shared.u32 %r2, [%r#];");
+        kernel(&format!("L0: M:\n{body}"))
+    }),
+    ("registers that meet everywhere", |n| {
+        let count = 64;
+        let mut body = String::new();
+        for n in 0..count {
+            let _ = writeln!(body, "mov.u32 %r{n}, {n};");
+        }
+        let mut line = 0;
+        while body.len() < n {
+            line += 1;
+            let r = line % count;
+            let _ = writeln!(body, "@%p1 bra J{line}; add.u32 %r{r}, %r{r}, 4; J{line}: ld.shared.u32 %r99, [%r{r}];");
+        }
+        kernel(&body)
+    }),
+    ("selections of selections", |n| {
+        kernel(&repeat(n, "selp.b32 %r#, %r#-, %r1, %p1; st.shared.u32 [%r#], %r#-;"))
+    }),
+    ("vectors", |n| {
+        let lanes = "{%r1, %r2, %r3, %r4}";
+        kernel(&repeat(n, &format!("ld.shared.v4.u32 {lanes}, [%r5+#]; st.global.v4.u32 [%rd1], {lanes};")))
+    }),
+    ("a vector that does not end", |n| kernel(&format!("mov.b64 %rd1, {{{}%r1}};", "%r1, ".repeat(n / 5)))),
+    ("long names", |n| {
+        let name = "n".repeat(1000);
+        kernel(&repeat(n, &format!(".reg .b32 {name}#; mov.u32 {name}#, 1; st.shared.u32 [{name}#], 0;")))
+    }),
+    ("registers declared one by one", |n| kernel(&repeat(n, ".reg .b32 q#; mov.u32 q#, %r1;"))),
+    ("nested blocks", |n| kernel(&format!("{}{}", "{".repeat(n / 2), "}".repeat(n / 2)))),
+    ("nested blocks as deep as may be", |n| {
+        let depth = 60;
+        let one = format!("{}ld.shared.u32 %r1, [%r1];{}\n", "{.reg .b32 t;".repeat(depth), "}".repeat(depth));
+        kernel(&one.repeat(n / one.len()))
+    }),
+    ("generic accesses to many objects", |n| {
+        let objects = repeat(2000, ".shared .b32 s#;");
+        let names: Vec<String> = (1..=objects.lines().count()).map(|n| format!("s{n}")).collect();
+        let takes: String = names.iter().map(|s| format!("mov.u32 %r1, {s};")).collect();
+        kernel(&(takes + &repeat(n, "ld.u32 %r#, [%rd#];"))).replace(".shared .align", &format!("{objects}.shared .align"))
+    }),
+    ("a thousand mbarriers", |_| kernel(&repeat(48 * 1000, "mbarrier.arrive.shared.b64 %rd#, [%r#];"))),
+    ("mbarriers", |n| kernel(&repeat(n, "mbarrier.arrive.shared.b64 %rd#, [%r#];"))),
+    ("barriers with numbers", |n| kernel(&repeat(n, "bar.sync %r#;"))),
+    ("inlined again and again", |n| {
+        let functions = repeat(n / 2, ".func f#(.param .b64 a) { .reg .b64 %d; .reg .b32 %i; ld.param.u64 %d, [a]; \
+            ld.u32 %i, [%d]; call f#-, (a); call f#-, (a); ret; }")
+            .replace("call f0, (a);", "");
+        kernel(".local .b8 here[64]; mov.u64 %rd1, here; cvta.local.u64 %rd2, %rd1; call f30, (%rd2);")
+            .replace(".shared", &format!("{functions}.shared"))
+    }),
+    ("a sum of many parts, addressed", |n| {
+        kernel(&repeat(n, "mad.lo.s32 %r#, %r#-, 3, %r#-; st.shared.u32 [%r#+4], %r#;"))
+    }),
+    ("relocated variables, all initialised with each other", |n| {
+        format!("{HEAD}.global .u64 v0 = 1;\n{}", repeat(n, ".global .u64 v# = v#-;"))
+    }),
+    ("wide arrays", |n| format!("{HEAD}{}", repeat(n, ".global .b8 v#[1000000000];"))),
     ("global accesses", |n| kernel(&repeat(n, "ld.global.u32 %r#, [%rd#+4];"))),
     ("generic accesses", |n| kernel(&repeat(n, "st.u32 [%rd#+4], %r#;"))),
     ("variables", |n| format!("{HEAD}{}", repeat(n, ".global .u32 v# = #;"))),
@@ -150,13 +224,23 @@ const SHAPES: &[Shape] = &[
     }),
 ];
 
+/// The most memory that this process ever had, in bytes; it only grows.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse::<usize>().ok());
+    kib.unwrap_or(0) << 10
+}
+
 fn run(bytes: usize, bound: Duration) {
     let arena = Arena::new(4 << 32, 4 << 30).expect("an arena");
     let mut shaped = Admission::guarded(GuardMode::Fence, arena, Limits::default());
     shaped.block = Some(BlockShape { x: 64, y: 1, z: 1 });
     let mut slow = Vec::new();
-    for (name, make) in SHAPES {
+    let only = std::env::var("SHAPE").unwrap_or_default();
+    for (name, make) in SHAPES.iter().filter(|(name, _)| name.contains(&only)) {
         let text = make(bytes);
+        let before = peak();
         for admission in [Admission::unguarded(Limits::default()), shaped] {
             let start = processor_time();
             let result = admit(text.as_bytes(), &admission);
@@ -170,6 +254,10 @@ fn run(bytes: usize, bound: Duration) {
                 text.len(),
                 admission.mode
             );
+            let grown = peak().saturating_sub(before);
+            if grown > 256 * text.len().max(1 << 20) {
+                slow.push(format!("{name}, {:?}: {} MiB", admission.mode, grown >> 20));
+            }
             if took > bound {
                 slow.push(format!("{name}, {:?}: {took:?}", admission.mode));
             }
@@ -178,15 +266,21 @@ fn run(bytes: usize, bound: Duration) {
     assert!(slow.is_empty(), "too slow:\n{}", slow.join("\n"));
 }
 
+/// Built without optimisation, everything takes about thirty times as long as in a release.
 #[test]
-#[ignore = "known defect: some hostile inputs take minutes"]
-fn a_quarter_of_a_mebibyte_takes_at_most_three_seconds() {
-    run(1 << 18, Duration::from_secs(3));
+fn an_eighth_of_a_mebibyte_takes_at_most_five_seconds() {
+    run(1 << 17, Duration::from_secs(5));
+}
+
+#[test]
+#[ignore = "slow without optimisation; run with --release -- --ignored"]
+fn a_quarter_of_a_mebibyte_takes_at_most_a_second() {
+    run(1 << 18, Duration::from_secs(1));
 }
 
 /// The size that policies allow by default; built without optimisation this takes minutes.
 #[test]
 #[ignore = "minutes without optimisation; run with --release -- --ignored"]
 fn four_mebibytes_take_at_most_ten_seconds() {
-    run(4 << 20, Duration::from_secs(10));
+    run(std::env::var("BYTES").ok().and_then(|b| b.parse().ok()).unwrap_or(4 << 20), Duration::from_secs(10));
 }

@@ -153,6 +153,7 @@ fn the_explanation_agrees_with_the_decision() {
                 backend: crate::Backend::Emulated(crate::EmulatedOptions { workers: None }),
                 memory_bytes: 1 << 30,
                 overcommit: false,
+                watchdog_ns: 1,
             },
             audit: Policy::parse(
                 r#"{"version":1,"device":{"backend":"emulated","memory":"1MiB"},"tenants":[]}"#,

@@ -56,6 +56,9 @@ record! {
         /// Whether the tenants' `max_bytes` of device buffers may add up to more than the device's
         /// memory. Then a tenant within its quota may still be told that there is no memory left.
         default overcommit: bool = false;
+        /// How long the backend may be silent about a command, beyond the command's own limit, before
+        /// the tenant's session is ended.
+        default watchdog: Span<{ MS }, { HOUR }> = Span(30 * SECOND);
         /// Options of the emulated GPU.
         section emulated: Emulated;
         /// Options of the CUDA backend.

@@ -20,7 +20,7 @@ entries! {
 }
 
 fn vecadd(size: Size) -> Setup {
-    let n = size.pick(1000, 4 << 20);
+    let n = size.pick(1000, 256 << 10);
     let mut r = Random::new("vecadd");
     let (a, b) = (r.f32s(n, -1.0, 1.0), r.f32s(n, -1.0, 1.0));
     let c: Vec<f32> = a.iter().zip(&b).map(|(x, y)| x + y).collect();
@@ -28,11 +28,11 @@ fn vecadd(size: Size) -> Setup {
 }
 
 fn saxpy(size: Size) -> Setup {
-    let n = size.pick(1000, 4 << 20);
+    let n = size.pick(1000, 256 << 10);
     let mut r = Random::new("saxpy");
     let (x, y) = (r.f32s(n, -1.0, 1.0), r.f32s(n, -1.0, 1.0));
     let want: Vec<f32> = x.iter().zip(&y).map(|(&x, &y)| 2.5f32.mul_add(x, y)).collect();
-    Setup::line(size.pick(3, 1024), 128)
+    Setup::line(size.pick(3, 128), 128)
         .arg(2.5f32)
         .input(&x)
         .inout(&y, &want, Tolerance::Exact)
@@ -40,11 +40,11 @@ fn saxpy(size: Size) -> Setup {
 }
 
 fn dot_f32(size: Size) -> Setup {
-    let n = size.pick(3000, 4 << 20);
+    let n = size.pick(3000, 256 << 10);
     let mut r = Random::new("dot_f32");
     let (a, b) = (r.whole(n, 4), r.whole(n, 4));
     let sum: f64 = a.iter().zip(&b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-    Setup::line(size.pick(4, 512), 256)
+    Setup::line(size.pick(4, 64), 256)
         .input(&a)
         .input(&b)
         .inout(&[0.0f32], &[sum as f32], Tolerance::Exact)
@@ -52,25 +52,25 @@ fn dot_f32(size: Size) -> Setup {
 }
 
 fn dreduce(size: Size) -> Setup {
-    let n = size.pick(1500, 2 << 20);
+    let n = size.pick(1500, 128 << 10);
     let mut r = Random::new("dreduce");
     let x: Vec<f64> = (0..n).map(|_| r.f64(0.0, 1.0)).collect();
     let near = Tolerance::Near { relative: 1e-12, absolute: 0.0 };
-    Setup::line(size.pick(3, 512), 128)
+    Setup::line(size.pick(3, 64), 128)
         .input(&x)
         .inout(&[0.0], &[x.iter().sum::<f64>()], near)
         .arg(n as u32)
 }
 
 fn dot_s8(size: Size) -> Setup {
-    let words = size.pick(1000, 2 << 20);
+    let words = size.pick(1000, 128 << 10);
     let mut r = Random::new("dot_s8");
     let (a, b): (Vec<u32>, Vec<u32>) = (r.u32s(words), r.u32s(words));
     let sum = a.iter().zip(&b).fold(0i32, |sum, (x, y)| {
         let (x, y) = (x.to_le_bytes(), y.to_le_bytes());
         sum.wrapping_add((0..4).map(|i| i32::from(x[i] as i8) * i32::from(y[i] as i8)).sum())
     });
-    Setup::line(size.pick(3, 512), 128)
+    Setup::line(size.pick(3, 64), 128)
         .input(&a)
         .input(&b)
         .inout(&[0i32], &[sum], Tolerance::Exact)
@@ -97,7 +97,7 @@ fn gemv(size: Size) -> Setup {
 }
 
 fn gather(size: Size) -> Setup {
-    let n = size.pick(1000, 2 << 20);
+    let n = size.pick(1000, 128 << 10);
     let mut r = Random::new("gather");
     let (x, index) = (r.f32s(n, -1.0, 1.0), r.below_each(n, n as u32));
     let want: Vec<f32> = index.iter().map(|&i| x[i as usize]).collect();
@@ -105,7 +105,7 @@ fn gather(size: Size) -> Setup {
 }
 
 fn scatter(size: Size) -> Setup {
-    let n = size.pick(1000, 2 << 20);
+    let n = size.pick(1000, 128 << 10);
     let mut r = Random::new("scatter");
     let (x, index) = (r.f32s(n, -1.0, 1.0), r.permutation(n));
     let mut want = vec![0.0f32; n];
@@ -116,7 +116,7 @@ fn scatter(size: Size) -> Setup {
 }
 
 fn half2_axpy(size: Size) -> Setup {
-    let n = size.pick(600, 2 << 20);
+    let n = size.pick(600, 128 << 10);
     let mut r = Random::new("half2_axpy");
     let mut halves = |_| -> Vec<f16> { (0..n).map(|_| to_half(r.f64(-4.0, 4.0))).collect() };
     let (x, y, alpha) = (halves(0), halves(1), f16::from_f32(1.625));
@@ -129,7 +129,7 @@ fn half2_axpy(size: Size) -> Setup {
 }
 
 fn bf16_axpy(size: Size) -> Setup {
-    let n = size.pick(600, 2 << 20);
+    let n = size.pick(600, 128 << 10);
     let mut r = Random::new("bf16_axpy");
     let mut halves = |_| -> Vec<bf16> { (0..n).map(|_| to_half(r.f64(-4.0, 4.0))).collect() };
     let (x, y, alpha) = (halves(0), halves(1), bf16::from_f32(1.625));

@@ -90,7 +90,7 @@ pub(crate) enum Target {
 }
 
 /// The registers of a load or store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     /// 32-bit slots, zero-extended from memory.
     Zero32,
@@ -557,6 +557,8 @@ pub(crate) enum Op {
         result: u32,
     },
     Nop,
+    /// A compiled region begins here; index into the compiled form's regions. Never in [`Program::code`].
+    Compiled(u32),
 }
 
 /// One instruction.

@@ -109,6 +109,16 @@ pub struct Region {
 }
 
 impl Region {
+    /// Whether kernels may do this with it.
+    pub(crate) fn permits(&self, intent: crate::fault::Intent) -> bool {
+        use crate::fault::Intent;
+        match intent {
+            Intent::Read => self.access.read,
+            Intent::Write => self.access.write,
+            Intent::Atomic => self.access.read && self.access.write,
+        }
+    }
+
     /// Offset of `address` when `len` bytes from it are inside.
     pub fn offset_of(&self, address: u64, len: u64) -> Option<u64> {
         let offset = address.checked_sub(self.start)?;

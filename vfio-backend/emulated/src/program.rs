@@ -97,6 +97,19 @@ pub enum LaunchError {
     HostMemory,
 }
 
+/// What executes a kernel. All give the same results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Machine code for what has been compiled by now, the interpreter for the rest. The first launch of a program asks for
+    /// it to be compiled in the background.
+    #[default]
+    Auto,
+    /// The interpreter alone.
+    Interpreter,
+    /// As `Auto`, after waiting for the compiler.
+    Compiled,
+}
+
 /// How a kernel is launched.
 #[derive(Clone, Debug)]
 pub struct LaunchConfig {
@@ -120,6 +133,8 @@ pub struct LaunchConfig {
     pub stack_bytes: u32,
     /// Host threads that run blocks at the same time; at least one.
     pub workers: u32,
+    /// What executes it.
+    pub engine: Engine,
 }
 
 impl LaunchConfig {
@@ -136,6 +151,7 @@ impl LaunchConfig {
             arena: None,
             stack_bytes: 64 << 10,
             workers: 1,
+            engine: Engine::Auto,
         }
     }
 }
@@ -275,6 +291,11 @@ impl LoadedProgram {
         self.linked.program.functions.iter().filter(|f| f.is_kernel).map(info).collect()
     }
 
+    /// How many pieces of the program are compiled to machine code, after compiling it if that has not happened yet.
+    pub fn compiled_regions(&self) -> usize {
+        self.linked.machine.wait(&self.linked).map_or(0, |c| c.regions.len())
+    }
+
     /// One kernel's requirements.
     pub fn kernel(&self, name: &str) -> Option<KernelInfo> {
         self.find(name).map(|(_, f)| info(f))
@@ -336,8 +357,14 @@ impl LoadedProgram {
         let threads = blocks.saturating_mul(config.block.iter().map(|&n| u64::from(n)).product());
         let worth = (threads / THREADS_PER_WORKER).max(1);
         let workers = u64::from(config.workers.max(1)).min(blocks).min(worth) as u32;
+        let compiled = match config.engine {
+            Engine::Interpreter => None,
+            Engine::Auto => self.linked.machine.get_or_request(&self.linked),
+            Engine::Compiled => self.linked.machine.wait(&self.linked),
+        };
         let launch = Launch {
             linked: self.linked.clone(),
+            compiled,
             kernel,
             grid: config.grid,
             block: config.block,

@@ -110,7 +110,7 @@ pub(crate) enum Pattern {
 /// 32 offsets proved to lie inside one segment, aligned for the access. Made by [`Segment::check`] alone.
 pub(crate) struct Checked<'s> {
     segment: &'s Segment,
-    offsets: [u64; LANES],
+    offsets: &'s [u64; LANES],
     /// Bytes each lane may touch from its offset.
     width: u64,
     pattern: Pattern,
@@ -150,6 +150,11 @@ impl Segment {
     /// Whether it has no byte.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The host address of its first byte, for compiled code. It is valid as long as a segment of these bytes is.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
     }
 
     /// A part of it, sharing the bytes. `None` when it does not lie inside or would not be aligned to 16 bytes.
@@ -213,27 +218,31 @@ impl Segment {
         Some(unsafe { AtomicU64::from_ptr(at.cast()) })
     }
 
-    /// Replaces 16 bytes by `new`, if they are `expected` or that is not given. The old value.
-    ///
-    /// Atomic against other calls of this function only: LLVM turns the 16-byte intrinsic into a library call that is not
-    /// there as soon as it is inlined.
+    /// Replaces 16 bytes by `new`, if they are `expected` or that is not given. The old value; `None` outside the segment
+    /// or misaligned. One atomic access to every other processor, and to the narrower accesses of this module.
     pub(crate) fn exchange128(
         &self,
         offset: u64,
         expected: Option<u128>,
         new: u128,
     ) -> Option<u128> {
-        self.place(offset, 16)?;
-        static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _held = LOCK.lock().unwrap_or_else(|e| e.into_inner());
-        let (low, high) = (self.atomic64(offset)?, self.atomic64(offset + 8)?);
-        let old =
-            u128::from(low.load(Ordering::SeqCst)) | u128::from(high.load(Ordering::SeqCst)) << 64;
-        if expected.is_none_or(|e| e == old) {
-            low.store(new as u64, Ordering::SeqCst);
-            high.store((new >> 64) as u64, Ordering::SeqCst);
+        let at = self.place(offset, 16)?;
+        // What a first guess at the old value costs when it is wrong is one more round.
+        let mut guess = match expected {
+            Some(expected) => expected,
+            None => {
+                let (low, high) = (self.load::<u64>(offset)?, self.load::<u64>(offset + 8)?);
+                u128::from(low) | u128::from(high) << 64
+            }
+        };
+        loop {
+            // SAFETY: `place` checked bounds and alignment to 16 (the base is aligned to 16).
+            let old = unsafe { wide::compare_exchange(at, guess, new) };
+            if old == guess || expected.is_some() {
+                return Some(old);
+            }
+            guess = old;
         }
-        Some(old)
     }
 
     /// Copies bytes out. `None` (and nothing copied) when the range leaves the segment.
@@ -349,36 +358,38 @@ impl Segment {
     /// Proves 32 accesses of `width` bytes, each aligned to `align` (a power of two, at most 16), against the
     /// segment. `None` when any is outside or misaligned. `element` is the distance that makes a run.
     #[inline(always)]
-    pub(crate) fn check(
-        &self,
-        offsets: &[u64; LANES],
+    pub(crate) fn check<'s>(
+        &'s self,
+        offsets: &'s [u64; LANES],
         width: u64,
         align: u64,
-    ) -> Option<Checked<'_>> {
+    ) -> Option<Checked<'s>> {
         if width > self.len {
             return None;
         }
         let limit = self.len - width;
         let first = offsets[0];
-        let (mut over, mut low, mut run, mut same) =
-            ([0u64; LANES], [0u64; LANES], [0u64; LANES], [0u64; LANES]);
+        let (mut bad, mut run) = ([0u64; LANES], [0u64; LANES]);
         for i in 0..LANES {
-            over[i] = u64::from(offsets[i] > limit);
-            low[i] = offsets[i];
+            // Beyond the limit, or a low bit set.
+            bad[i] = u64::from(offsets[i] > limit) | (offsets[i] & (align - 1));
             run[i] = offsets[i].wrapping_sub(first) ^ (i as u64).wrapping_mul(width);
-            same[i] = offsets[i] ^ first;
         }
-        if fold(&over) | (fold(&low) & (align - 1)) != 0 {
+        if fold(&bad) != 0 {
             return None;
         }
         let pattern = if fold(&run) == 0 {
             Pattern::Run
-        } else if fold(&same) == 0 {
-            Pattern::Same
+        } else if offsets[1] == first && offsets[LANES - 1] == first {
+            let mut same = [0u64; LANES];
+            for i in 0..LANES {
+                same[i] = offsets[i] ^ first;
+            }
+            if fold(&same) == 0 { Pattern::Same } else { Pattern::Scattered }
         } else {
             Pattern::Scattered
         };
-        Some(Checked { segment: self, offsets: *offsets, width, pattern })
+        Some(Checked { segment: self, offsets, width, pattern })
     }
 }
 
@@ -394,6 +405,14 @@ impl Checked<'_> {
             Pattern::Same => {
                 // SAFETY: `check` proved `offsets[0] + width` inside and aligned, `skip + SIZE <= width`.
                 out = [unsafe { T::load(base.add((self.offsets[0] + skip) as usize)) }; LANES];
+            }
+            Pattern::Run if T::SIZE == self.width => {
+                // SAFETY: in a run lane i's offset is `offsets[0] + i * width`, and `check` proved the last lane's `width`
+                // bytes inside: all 32 * SIZE bytes are. `out` has as many.
+                unsafe {
+                    let first = base.add(self.offsets[0] as usize);
+                    block::load(first, out.as_mut_ptr().cast(), size_of_val(&out));
+                }
             }
             Pattern::Run => {
                 // SAFETY: as above, for lane 0.
@@ -423,10 +442,22 @@ impl Checked<'_> {
         if mask == u32::MAX && self.pattern == Pattern::Run {
             // SAFETY: `check` proved `offsets[0] + width` inside and aligned, `skip + SIZE <= width`.
             let first = unsafe { base.add((self.offsets[0] + skip) as usize) };
+            if T::SIZE == self.width {
+                // SAFETY: a run of `width` each, the last proved inside by `check`: all 32 * SIZE bytes are.
+                unsafe { block::store(first, values.as_ptr().cast(), size_of_val(values)) };
+                return;
+            }
             let step = self.width as usize;
             for (i, v) in values.iter().enumerate() {
                 // SAFETY: in a run lane i's offset is `offsets[0] + i * width`, proved inside by `check`.
                 unsafe { T::store(first.add(i * step), *v) };
+            }
+            return;
+        }
+        if mask == u32::MAX {
+            for (i, v) in values.iter().enumerate() {
+                // SAFETY: `check` proved every lane's offset inside and aligned, `skip + SIZE <= width`.
+                unsafe { T::store(base.add((self.offsets[i] + skip) as usize), *v) };
             }
             return;
         }
@@ -455,6 +486,124 @@ pub(crate) fn fold(t: &[u64; LANES]) -> u64 {
         e[i] = q[i] | q[i + 4];
     }
     e[0] | e[1] | e[2] | e[3]
+}
+
+/// Runs of bytes in vector moves. In assembly, so that a byte somebody else writes meanwhile is an old or a new one and
+/// never undefined behaviour; aligned elements are not torn.
+mod block {
+    /// Copies `len` bytes, a multiple of 32, out of shared memory.
+    ///
+    /// # Safety
+    /// `from` is valid for reads and `to`, which nobody else reaches, for writes of `len` bytes.
+    #[inline(always)]
+    pub(super) unsafe fn load(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { copy(from, to, len) }
+    }
+
+    /// Copies `len` bytes, a multiple of 32, into shared memory.
+    ///
+    /// # Safety
+    /// `to` is valid for writes and `from`, which nobody else writes, for reads of `len` bytes.
+    #[inline(always)]
+    pub(super) unsafe fn store(to: *mut u8, from: *const u8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { copy(from, to, len) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+        let mut at = 0;
+        while at < len {
+            // SAFETY: 32 bytes at a time below `len`, which the caller vouches for; SSE2 is part of the architecture.
+            unsafe {
+                std::arch::asm!(
+                    "movups {a}, [{from}]",
+                    "movups {b}, [{from} + 16]",
+                    "movups [{to}], {a}",
+                    "movups [{to} + 16], {b}",
+                    from = in(reg) from.add(at),
+                    to = in(reg) to.add(at),
+                    a = out(xmm_reg) _,
+                    b = out(xmm_reg) _,
+                    options(nostack, preserves_flags),
+                );
+            }
+            at += 32;
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+        use super::Cell;
+        for at in 0..len {
+            // SAFETY: below `len`, which the caller vouches for; a byte is always aligned.
+            unsafe { u8::store(to.add(at), u8::load(from.cast_mut().add(at))) };
+        }
+    }
+}
+
+/// 16 bytes at once.
+mod wide {
+    /// Stores `new` if the 16 bytes at `at` are `expected`; what they were.
+    ///
+    /// # Safety
+    /// `at` is valid for reads and writes of 16 bytes and aligned to 16; every other access to them is atomic.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) unsafe fn compare_exchange(at: *mut u8, expected: u128, new: u128) -> u128 {
+        if !is_x86_feature_detected!("cmpxchg16b") {
+            // SAFETY: the caller's promise.
+            return unsafe { locked(at, expected, new) };
+        }
+        let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
+        // SAFETY: the processor has the instruction, the caller promises 16 valid, aligned bytes, and rbx, which the compiler
+        // keeps for itself, is put back. In assembly because the intrinsic becomes a call to a library that is not linked.
+        unsafe {
+            std::arch::asm!(
+                "xchg rsi, rbx",
+                "lock cmpxchg16b [rdi]",
+                "mov rbx, rsi",
+                in("rdi") at,
+                inout("rsi") new as u64 => _,
+                in("rcx") (new >> 64) as u64,
+                inout("rax") low,
+                inout("rdx") high,
+                options(nostack),
+            );
+        }
+        u128::from(low) | u128::from(high) << 64
+    }
+
+    /// The same on processors without such an instruction.
+    ///
+    /// # Safety
+    /// As on the others.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) unsafe fn compare_exchange(at: *mut u8, expected: u128, new: u128) -> u128 {
+        // SAFETY: the caller's promise.
+        unsafe { locked(at, expected, new) }
+    }
+
+    /// The same under a lock: atomic against other calls of this function only.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn locked(at: *mut u8, expected: u128, new: u128) -> u128 {
+        use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+        static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _held = LOCK.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: the caller promises 16 valid bytes, aligned to 16: two aligned words.
+        let (low, high) =
+            unsafe { (AtomicU64::from_ptr(at.cast()), AtomicU64::from_ptr(at.add(8).cast())) };
+        let old = u128::from(low.load(SeqCst)) | u128::from(high.load(SeqCst)) << 64;
+        if old == expected {
+            low.store(new as u64, SeqCst);
+            high.store((new >> 64) as u64, SeqCst);
+        }
+        old
+    }
 }
 
 /// Orders every access before against every access after, for all cores.
@@ -528,6 +677,62 @@ mod tests {
         let small = Segment::zeroed(16).unwrap();
         assert_eq!(small.copy_to(0, &small, 9, 8, || true), None);
         assert_eq!(small.copy_to(0, &small, 8, 8, || false), Some(false));
+    }
+
+    #[test]
+    fn wide_exchanges_are_whole() {
+        let segment = Segment::zeroed(64).unwrap();
+        assert_eq!(segment.exchange128(8, None, 1), None);
+        assert_eq!(segment.exchange128(64, None, 1), None);
+        let both = |n: u64| u128::from(n) << 64 | u128::from(n);
+        assert_eq!(segment.exchange128(16, Some(1), both(7)), Some(0));
+        assert_eq!(segment.load::<u64>(16), Some(0));
+        assert_eq!(segment.exchange128(16, Some(0), both(7)), Some(0));
+        assert_eq!(segment.exchange128(16, None, both(0)), Some(both(7)));
+        // Every thread adds one to both halves, or swaps in a pair; nobody ever sees halves of two writers, and a
+        // 64-bit writer beside them loses nothing.
+        const ROUNDS: u64 = 20_000;
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut seen = both(0);
+                    for _ in 0..ROUNDS {
+                        loop {
+                            let next = both((seen as u64).wrapping_add(1));
+                            let old = segment.exchange128(16, Some(seen), next).unwrap();
+                            assert_eq!(old as u64, (old >> 64) as u64);
+                            if std::mem::replace(&mut seen, old) == old {
+                                seen = next;
+                                break;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(segment.load::<u64>(16), Some(3 * ROUNDS));
+        assert_eq!(segment.load::<u64>(24), Some(3 * ROUNDS));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    segment.atomic64(32).unwrap().fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                for n in 0..ROUNDS {
+                    loop {
+                        let low = segment.load::<u64>(32).unwrap();
+                        let old = u128::from(low) | u128::from(n) << 64;
+                        let new = u128::from(low) | u128::from(n + 1) << 64;
+                        if segment.exchange128(32, Some(old), new) == Some(old) {
+                            break;
+                        }
+                    }
+                }
+            });
+        });
+        assert_eq!(segment.load::<u64>(32), Some(ROUNDS));
+        assert_eq!(segment.load::<u64>(40), Some(ROUNDS));
     }
 
     #[test]

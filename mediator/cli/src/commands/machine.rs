@@ -1,19 +1,29 @@
 //! What this machine can do: the backend a policy asks for, limits, memory used.
 
 use turnstile_backend_api::Backend;
+use turnstile_emulated::device::{Script, Scripted};
 use turnstile_policy::{Backend as Wanted, DevicePolicy};
 
 use super::failure::Failure;
 
-/// Opens the backend a policy asks for.
-pub(super) fn backend(device: &DevicePolicy) -> Result<Box<dyn Backend>, Failure> {
+/// Opens the backend a policy asks for. `faults` go wrong on purpose; only the emulated GPU can.
+pub(super) fn backend(
+    device: &DevicePolicy,
+    faults: &[Scripted],
+) -> Result<Box<dyn Backend>, Failure> {
+    if !faults.is_empty() && !matches!(device.backend, Wanted::Emulated(_)) {
+        return Err(Failure::input(
+            "only the emulated GPU goes wrong on purpose",
+            "leave --fault out, or write \"backend\": \"emulated\" in device",
+        ));
+    }
     match &device.backend {
         Wanted::Emulated(options) => {
             let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
             let settings = turnstile_emulated::device::Settings {
                 memory_bytes: device.memory_bytes,
                 threads: options.workers.unwrap_or(processors),
-                script: turnstile_emulated::device::Script::default(),
+                script: Script(faults.to_vec()),
             };
             let gpu = turnstile_emulated::device::EmulatedGpu::start(settings);
             Ok(Box::new(gpu.map_err(|e| out_of("threads or file descriptors", &e))?))

@@ -30,6 +30,8 @@ use crate::audit::AuditHandle;
 pub struct Settings {
     /// How long a tenant without work is polled before its rings are parked.
     pub spin: Duration,
+    /// How long the backend may be silent about a command beyond the command's own limit.
+    pub watchdog: Duration,
     /// Threads that check programs.
     pub checkers: usize,
     /// Audit records each tenant may cause.
@@ -40,6 +42,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             spin: Duration::from_micros(50),
+            watchdog: Duration::from_secs(30),
             checkers: 1,
             audit_rate: Rate { per_second: 50, burst: 200 },
         }
@@ -181,8 +184,12 @@ impl Dispatcher {
         {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
         }
-        let spin_ns = u64::try_from(settings.spin.as_nanos()).unwrap_or(u64::MAX);
-        let core = turnstile_core::Settings { spin_ns, multiprocessors };
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let core = turnstile_core::Settings {
+            spin_ns: ns(settings.spin),
+            multiprocessors,
+            watchdog_ns: ns(settings.watchdog),
+        };
         Ok(Dispatcher {
             mediator: Mediator::new(core),
             fx,
@@ -217,13 +224,16 @@ impl Dispatcher {
             self.take_orders(now);
             self.hear_backend(now);
             self.hear_checkers(now);
+            // Before the poll: a deadline that passes may bring its tenant back into the round, and a
+            // poll from before would send this thread to sleep over it.
+            self.keep_time(now);
             let poll = if self.audit.stopped() {
                 // The audit log fails and the policy is to accept nothing until it works again.
                 Poll::default()
             } else {
                 self.mediator.poll(now, &mut self.fx)
             };
-            self.keep_time(now);
+            self.mediator.announce(&mut self.fx);
             self.clean_up();
             if let Some(deadline) = self.stop_at
                 && (self.mediator.tenants().next().is_none() || now >= deadline)

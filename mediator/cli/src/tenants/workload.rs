@@ -23,6 +23,16 @@ pub enum WorkloadError {
         /// Names there are.
         known: String,
     },
+    /// An argument nobody reads is a mistake.
+    #[error("{argument}: {workload} understands {known}, each as key=value")]
+    Argument {
+        /// The argument.
+        argument: String,
+        /// The workload.
+        workload: &'static str,
+        /// What it understands.
+        known: String,
+    },
     /// The daemon cannot be reached or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -76,6 +86,23 @@ pub fn find(name: &str) -> Result<Workload, WorkloadError> {
     })
 }
 
+/// Checks a workload's arguments.
+///
+/// # Errors
+/// With the first one that it does not understand.
+pub fn check(workload: Workload, args: &[String]) -> Result<(), WorkloadError> {
+    let known =
+        |arg: &&String| arg.split_once('=').is_some_and(|(key, _)| workload.keys().contains(&key));
+    match args.iter().find(|arg| !known(arg)) {
+        None => Ok(()),
+        Some(argument) => Err(WorkloadError::Argument {
+            argument: argument.clone(),
+            workload: workload.name(),
+            known: workload.keys().join(", "),
+        }),
+    }
+}
+
 /// Connects as a tenant and runs a workload to its end. `true`: it passed.
 ///
 /// # Errors
@@ -87,6 +114,7 @@ pub fn run(
     args: Vec<String>,
 ) -> Result<bool, WorkloadError> {
     let workload = find(workload)?;
+    check(workload, &args)?;
     let transport = ProcessTransport::connect(&Address::parse(socket), tenant)?;
     let pages = SharedRegion::create("turnstile-pages", PAGES_BYTES)?;
     transport.add_memory(PAGES_GPA, pages.fd(), 0, PAGES_BYTES)?;

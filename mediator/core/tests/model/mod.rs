@@ -1,6 +1,9 @@
 //! A backend that does nothing but check: every operation must name live objects of its own space,
 //! in range, and host memory of the right tenant. Answers come when the test says so.
 
+pub(crate) mod action;
+pub(crate) mod world;
+
 use std::collections::HashMap;
 
 use turnstile_abi::Status;
@@ -76,7 +79,7 @@ impl Model {
             BackendOp::BufferCreate { buffer, bytes, home, .. } => {
                 if let Home::Shared(piece) = home {
                     self.one_tenant(&mut space, piece.memory);
-                    assert!(piece.offset + piece.bytes <= crate::APERTURE);
+                    assert!(piece.offset + piece.bytes <= world::APERTURE);
                 }
                 assert!(space.buffers.insert(buffer.0, *bytes).is_none());
             }
@@ -88,7 +91,7 @@ impl Model {
                 for piece in pieces {
                     self.one_tenant(&mut space, piece.memory);
                     assert!(self.partner.contains_key(&piece.memory), "DMA is to guest memory");
-                    assert!(piece.offset + piece.bytes <= crate::RAM);
+                    assert!(piece.offset + piece.bytes <= world::RAM);
                     total += piece.bytes;
                 }
                 let rights = access.rights();

@@ -504,7 +504,8 @@ fn commands_travel_through_the_handed_over_aperture() {
                 while let Some((d, permit)) = ring.fetch(&**memory).unwrap() {
                     let cookie = d.cookie;
                     let c = Completion { cookie, value: cookie * 2, detail: 0, status: Status::Ok };
-                    if ring.complete(&**memory, permit, &c).unwrap() {
+                    ring.complete(&**memory, permit, &c).unwrap();
+                    if ring.interrupt_wanted(&**memory).unwrap() {
                         device.raise(1);
                     }
                     done += 1;

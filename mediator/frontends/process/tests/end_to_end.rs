@@ -59,7 +59,7 @@ fn dispatch(device: &Arc<Device>, leave: &AtomicBool) {
     let start = Instant::now();
     let now = || start.elapsed().as_nanos() as u64;
     let mut fx = Surroundings { device: device.clone(), answers: VecDeque::new(), gone: false };
-    let mut mediator = Mediator::new(Settings { spin_ns: 50_000, multiprocessors: 1 });
+    let mut mediator = Mediator::new(Settings::default());
     let attachment = Attachment {
         policy,
         registers: device.registers().clone(),
@@ -78,6 +78,7 @@ fn dispatch(device: &Arc<Device>, leave: &AtomicBool) {
             let done = Done { ticket, outcome: Outcome::ok(1) };
             mediator.backend(BackendEvent::Done(done), now(), &mut fx);
         }
+        mediator.announce(&mut fx);
         if round.hot == 0 || turns.is_multiple_of(64) {
             let wait = if round.hot == 0 { 5 } else { 0 };
             if epoll.wait(wait, &mut [EpollEvent::default()]).unwrap_or(0) > 0 {

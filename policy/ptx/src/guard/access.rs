@@ -43,7 +43,7 @@ pub(super) const FRAGMENT_BYTES: u64 = 12 << 20;
 fn target(space: Option<Space>) -> Target {
     match space {
         None => Target::Generic,
-        Some(Space::Global | Space::Const) => Target::Global,
+        Some(Space::Global) => Target::Global,
         Some(Space::Local) => Target::Local,
         Some(space) if space.is_param() => Target::Param,
         Some(_) => Target::Shared,
@@ -62,7 +62,8 @@ pub(super) fn accesses(
     let Some(op) = i.op() else { return Ok(Vec::new()) };
     let refuse = |why| Err(Refusal::Instruction { at: i.span, why });
     let addresses: Vec<(u32, &crate::tree::Address)> = Analysis::addresses(i).collect();
-    if addresses.is_empty() {
+    // Constants that stayed constants: `variables` has checked their accesses.
+    if addresses.is_empty() || i.space() == Some(Space::Const) {
         return Ok(Vec::new());
     }
     if addresses.iter().any(|(_, a)| matches!(a.base, Base::Absolute)) {

@@ -11,7 +11,7 @@ use super::Refusal;
 use super::analysis::{Arg, Object, ObjectSpace};
 use super::forms::Emit;
 use super::report::Change;
-use super::rewrite::{Available, Job, Pass};
+use super::rewrite::{Available, CALLERS_LOCALS, Job, Pass};
 
 /// True when an immediate offset may stay one behind a fence.
 fn is_near(offset: i64, bytes: u64, align: u64) -> bool {
@@ -43,7 +43,7 @@ impl Pass<'_, '_> {
         }
         let (bytes, align) = (job.access.bytes, job.access.align);
         let (arena, value) = (self.options.arena, job.place.value);
-        if self.options.pointers
+        if self.options.proofs
             && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
         {
             self.count(Change::Proved);
@@ -78,7 +78,7 @@ impl Pass<'_, '_> {
         // What is known to be a multiple of the width needs no rounding.
         let moved = offset.wrapping_sub(job.offset);
         let known = value.sub(super::analysis::Value::int(moved), 64).trailing_zeros();
-        let is_aligned = known >= align.trailing_zeros();
+        let is_aligned = self.options.proofs && known >= align.trailing_zeros();
         let safe = emit.fence(arena, &register, if is_aligned { 1 } else { align });
         self.offer(key, Available { register: safe.clone(), align, room: 0, certain });
         Self::replace(instruction, job.access.operand, safe, offset);
@@ -87,7 +87,7 @@ impl Pass<'_, '_> {
     }
 
     /// The value to fence, its register, and the access's distance from it.
-    fn root(&self, job: &Job) -> Option<(Arg, Name, i64)> {
+    pub(super) fn root(&self, job: &Job) -> Option<(Arg, Name, i64)> {
         let (root, distance) = job.place.root;
         let offset = distance.checked_add(job.offset)?;
         let register = self.analysis.register(root)?.clone();
@@ -99,18 +99,10 @@ impl Pass<'_, '_> {
     /// The widest alignment that accesses of this block need of a value: those that run whenever the
     /// first does, so that in a program without faults the value has it.
     fn group_align(&self, root: Arg, align: u64) -> u64 {
-        if root == Arg::Unknown {
-            return align;
+        match self.root_aligns.get(&root) {
+            Some(most) if root != Arg::Unknown => align.max(*most),
+            _ => align,
         }
-        let certain = |job: &&Job| {
-            self.analysis.graph.instructions[job.number as usize].guard.is_none()
-                && job.access.target == super::Target::Global
-        };
-        self.block_jobs
-            .iter()
-            .filter(certain)
-            .filter(|job| self.root(job).is_some_and(|(other, ..)| other == root))
-            .fold(align, |most, job| most.max(job.access.align))
     }
 
     /// The address of a relocated variable, already a number inside the arena: only the offset needs
@@ -166,20 +158,19 @@ impl Pass<'_, '_> {
         let closed = value.bases & super::analysis::NUMBER == 0
             && !found.is_empty()
             && found.iter().all(|(object, generic)| *generic && object.space != ObjectSpace::Param);
-        let candidates = |space: ObjectSpace, visible: Vec<Object>| -> Vec<Object> {
-            let list = if closed {
-                found.iter().map(|(o, _)| o).filter(|o| o.space == space).cloned().collect()
-            } else {
-                visible
-            };
-            list.into_iter().filter(|o| o.bytes.is_none_or(|b| b >= bytes)).collect()
+        if !closed && self.callers_locals {
+            // It could be a caller's local variable, and then no sequence here gives the right result.
+            return Err(Refusal::Instruction { at: instruction.span, why: CALLERS_LOCALS });
+        }
+        let mut candidates = |space: ObjectSpace| -> Vec<Object> {
+            if !closed {
+                return self.visible(space, bytes);
+            }
+            let fits = |o: &&Object| o.space == space && o.bytes.is_none_or(|b| b >= bytes);
+            found.iter().map(|(o, _)| o).filter(fits).cloned().collect()
         };
-        let shared = candidates(ObjectSpace::Shared, self.visible(ObjectSpace::Shared));
-        let local = if atomic {
-            Vec::new()
-        } else {
-            candidates(ObjectSpace::Local, self.visible(ObjectSpace::Local))
-        };
+        let shared = candidates(ObjectSpace::Shared);
+        let local = if atomic { Vec::new() } else { candidates(ObjectSpace::Local) };
         let mut safe: Option<Name> = None;
         if !closed || (shared.is_empty() && local.is_empty()) {
             safe = Some(emit.fence(self.options.arena, &asked, align));

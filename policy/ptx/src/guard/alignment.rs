@@ -2,7 +2,7 @@
 //! shared or local object declares, the declaration is raised (a program for which that matters has a
 //! wide access there, which only works on an aligned object anyway).
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{Block, Item, Module, Name, Statement, Variable};
 

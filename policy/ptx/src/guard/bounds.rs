@@ -8,7 +8,7 @@ use super::access::{BULK_BYTES, Target};
 use super::analysis::{Arg, NUMBER, Object, ObjectSpace, Value};
 use super::forms::{Emit, reg};
 use super::report::Change;
-use super::rewrite::{Available, Job, LOCAL_STAND_IN, Pass, STAND_IN};
+use super::rewrite::{Available, CALLERS_LOCALS, Job, LOCAL_STAND_IN, Pass, STAND_IN};
 
 /// Most dynamic shared memory that is asked of launches on the strength of a proof, when the launch's
 /// own amount is not known: what every kernel may have without asking (48 KiB).
@@ -39,7 +39,9 @@ impl Pass<'_, '_> {
     /// True when the analysis proves the access, and then notes what launches must promise for it.
     fn is_proved(&mut self, value: &Value, offset: i64, job: &Job, space: ObjectSpace) -> bool {
         let (bytes, align) = (job.access.bytes, job.access.align);
-        if !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes()) {
+        if !self.options.proofs
+            || !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes())
+        {
             return false;
         }
         let open = self.analysis.bases(value).any(|(index, _)| {
@@ -64,21 +66,31 @@ impl Pass<'_, '_> {
             || self.is_proved(&inner, job.offset, job, ObjectSpace::Local)
     }
 
-    /// The objects of a space that an unknown address may mean.
-    pub(super) fn visible(&mut self, space: ObjectSpace) -> Vec<Object> {
+    /// The objects of a space that an unknown address may mean and that have `bytes`; not more than
+    /// [`MAX_CANDIDATES`], an address in any other is clamped to one of these.
+    pub(super) fn visible(&mut self, space: ObjectSpace, bytes: u64) -> Vec<Object> {
+        let holds = |object: &&Object| object.bytes.is_none_or(|size| size >= bytes);
         let mut list: Vec<Object> = match space {
-            ObjectSpace::Shared => self.shared.to_vec(),
+            ObjectSpace::Shared => {
+                self.shared.iter().filter(holds).take(MAX_CANDIDATES).cloned().collect()
+            }
             _ => Vec::new(),
         };
         for v in &self.analysis.graph.variables {
+            if list.len() >= MAX_CANDIDATES {
+                break;
+            }
             let fits = match space {
                 ObjectSpace::Shared => v.space.is_shared(),
                 ObjectSpace::Local => v.space == Space::Local,
-                ObjectSpace::Param => false,
+                ObjectSpace::Param | ObjectSpace::Const => false,
             };
             if fits {
-                let (name, bytes, align) = (v.name.clone(), v.bytes(), v.alignment());
-                list.push(Object { name, space, bytes, align });
+                let object =
+                    Object { name: v.name.clone(), space, bytes: v.bytes(), align: v.alignment() };
+                if holds(&&object) {
+                    list.push(object);
+                }
             }
         }
         list
@@ -107,6 +119,10 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         let base = self.base(job, instruction)?;
+        let unknown = value.bases & NUMBER != 0;
+        if space == ObjectSpace::Local && unknown && self.callers_locals {
+            return refuse(CALLERS_LOCALS);
+        }
         let objects = self.candidates(&value, space, job.access.bytes);
         if objects.is_empty() {
             return refuse("a parameter access by an address that is no parameter's");
@@ -114,7 +130,7 @@ impl Pass<'_, '_> {
         let change = match space {
             ObjectSpace::Shared => Change::SharedClamp,
             ObjectSpace::Local => Change::LocalClamp,
-            ObjectSpace::Param => Change::ParamClamp,
+            ObjectSpace::Param | ObjectSpace::Const => Change::ParamClamp,
         };
         let group = self.group(job);
         let key = (job.access.target, group.value, group.first);
@@ -188,7 +204,7 @@ impl Pass<'_, '_> {
             }
         }
         if !known && space != ObjectSpace::Param {
-            list = self.visible(space);
+            list = self.visible(space, bytes);
         } else if !known {
             return Vec::new();
         }
@@ -250,7 +266,7 @@ impl Pass<'_, '_> {
         if object.space == ObjectSpace::Param || object.align >= align {
             return;
         }
-        let own = self.analysis.graph.variables.iter().any(|v| v.name == object.name);
+        let own = self.named.contains_key(&object.name);
         let function = own.then(|| self.function.name.clone());
         self.growth.align(function.as_ref(), &object.name, align);
     }
@@ -295,9 +311,7 @@ impl Pass<'_, '_> {
 
     /// Size and alignment of a variable of the right space.
     fn declared(&self, name: &Name, target: Target) -> Option<(Option<u64>, u64)> {
-        let own = self.analysis.graph.variables.iter().copied();
-        let params = self.function.params.iter().chain(&self.function.results);
-        let found = own.chain(params).find(|v| v.name == *name);
+        let found = self.named.get(name).copied();
         if let Some(v) = found {
             let fits = match target {
                 Target::Param => v.space.is_param(),
@@ -309,12 +323,12 @@ impl Pass<'_, '_> {
         if target != Target::Shared {
             return None;
         }
-        let object = self.shared.iter().find(|o| o.name == *name)?;
+        let object = self.module.get(name).filter(|o| o.space == ObjectSpace::Shared)?;
         Some((object.bytes, object.align))
     }
 
     /// The accesses of this block that can use one clamp: same address value, all certain to run.
-    fn group(&self, job: &Job) -> Group {
+    fn group(&mut self, job: &Job) -> Group {
         let single = Group {
             value: Arg::Unknown,
             first: job.offset,
@@ -325,38 +339,48 @@ impl Pass<'_, '_> {
         if self.options.mode == GuardMode::Check || !matches!(root, Arg::Value(_)) {
             return single;
         }
-        let certain =
-            |number: u32| self.analysis.graph.instructions[number as usize].guard.is_none();
-        if !certain(job.number) {
+        if self.analysis.graph.instructions[job.number as usize].guard.is_some() {
             return Group { value: root, ..single };
         }
+        let key = (job.access.target, root);
+        let found = match self.groups.get(&key) {
+            Some(found) => *found,
+            None => {
+                let found = self.common(key);
+                self.groups.insert(key, found);
+                found
+            }
+        };
+        match found {
+            Some((first, end, align)) => Group { value: root, first, end, align },
+            None => Group { value: root, ..single },
+        }
+    }
+
+    /// The least and greatest offsets and the alignment of all accesses of a group; `None` when no one
+    /// clamp is good for all.
+    fn common(&self, key: (Target, Arg)) -> Option<(i64, i64, u64)> {
         let members: Vec<&Job> = self
-            .block_jobs
+            .members
+            .get(&key)?
             .iter()
-            .filter(|other| {
-                other.access.target == job.access.target
-                    && other.place.base == root
-                    && certain(other.number)
-            })
+            .filter_map(|&index| self.block_jobs.get(index as usize))
             .collect();
-        let first = members.iter().map(|m| m.offset).min().unwrap_or(job.offset);
-        let end = members.iter().map(|m| m.offset.saturating_add(m.access.bytes as i64)).max();
-        let align = members.iter().map(|m| m.access.align).max().unwrap_or(job.access.align);
-        let end = end.unwrap_or(single.end);
+        let first = members.iter().map(|m| m.offset).min()?;
+        let end = members.iter().map(|m| m.offset.saturating_add(m.access.bytes as i64)).max()?;
+        let align = members.iter().map(|m| m.access.align).max()?;
         let even = members
             .iter()
             .all(|m| m.offset.checked_sub(first).is_some_and(|d| d % m.access.align as i64 == 0));
         let smallest = self
             .analysis
-            .bases(&job.place.value)
+            .bases(&members.first()?.place.value)
             .filter_map(|(index, _)| self.analysis.objects.get(index as usize)?.bytes)
             .min()
             .unwrap_or(0);
-        let span = end.checked_sub(first).unwrap_or(i64::MAX);
-        if !even || span as u64 > smallest || i32::try_from(first).is_err() {
-            return Group { value: root, ..single };
-        }
-        Group { value: root, first, end, align }
+        let span = end.checked_sub(first)?;
+        let good = even && span as u64 <= smallest && i32::try_from(first).is_ok();
+        good.then_some((first, end, align))
     }
 }
 

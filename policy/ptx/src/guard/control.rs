@@ -5,10 +5,10 @@
 //! initialisers, so no real code address is ever in a tenant's hands. The dispatcher of a signature
 //! compares the token with those of the functions of that signature whose address the module takes.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::tree::{
-    Address, Base, Block, Flag, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage,
+    Address, Base, Block, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage,
     Mod, Module, Name, Op, Operand, ScalarType, Space, Span, Statement, Variable,
 };
 
@@ -52,6 +52,8 @@ struct Pass<'o> {
     tokens: HashMap<Name, i64>,
     taken: Vec<Name>,
     dispatchers: Vec<(Signature, Vec<Name>, Name)>,
+    /// Dispatchers of all functions of a signature.
+    by_signature: HashMap<Signature, Name>,
     calls: u32,
 }
 
@@ -67,11 +69,12 @@ pub(super) fn control(
 ) -> Result<Control, Refusal> {
     let mut pass = Pass {
         options,
-        functions: HashMap::new(),
-        aliases: HashMap::new(),
-        tokens: HashMap::new(),
+        functions: HashMap::default(),
+        aliases: HashMap::default(),
+        tokens: HashMap::default(),
         taken: Vec::new(),
         dispatchers: Vec::new(),
+        by_signature: HashMap::default(),
         calls: 0,
     };
     define_externs(module, options, report);
@@ -113,7 +116,7 @@ fn define_externs(module: &mut Module, options: &GuardOptions, report: &mut Repo
             _ => None,
         })
         .collect();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::default();
     module.items.retain_mut(|item| {
         let Item::Function(f) = item else { return true };
         if f.body.is_some() || defined.contains(&f.name) || f.kind == FunctionKind::Entry {
@@ -213,9 +216,9 @@ impl Pass<'_> {
         fresh: &mut Fresh,
         report: &mut super::report::FunctionReport,
     ) -> Result<(), Refusal> {
-        let mut lists: HashMap<Name, Vec<Name>> = HashMap::new();
-        let mut prototypes: HashMap<Name, Signature> = HashMap::new();
-        let mut brx: HashMap<Name, usize> = HashMap::new();
+        let mut lists: HashMap<Name, Vec<Name>> = HashMap::default();
+        let mut prototypes: HashMap<Name, Signature> = HashMap::default();
+        let mut brx: HashMap<Name, usize> = HashMap::default();
         collect(block, &mut lists, &mut prototypes, &mut brx);
         self.scope(block, &lists, &prototypes, &brx, fresh, report)
     }
@@ -283,18 +286,6 @@ impl Pass<'_> {
                 }
                 report.count(Change::BranchIndex);
             }
-            Some(Op::Bar | Op::Barrier) if !i.has(Flag::Warp) && !i.has(Flag::Cluster) => {
-                let position = usize::from(i.has(Flag::Red));
-                if let Some(number @ (Operand::Reg(_) | Operand::Special(_))) =
-                    i.operands.get(position).cloned()
-                {
-                    let masked = emit.fresh.word();
-                    let operands = vec![reg(&masked), number, Operand::Int(15)];
-                    emit.push(Op::And, [ScalarType::B32.into()], operands);
-                    i.operands[position] = reg(&masked);
-                    report.count(Change::Barrier);
-                }
-            }
             _ => {}
         }
         let mut failed = None;
@@ -353,7 +344,10 @@ impl Pass<'_> {
                 resolved.clone()
             }
             (register, Some(prototype)) => {
-                let found = if let Some(targets) = lists.get(prototype) {
+                let known = prototypes.get(prototype).and_then(|shape| self.by_signature.get(shape));
+                let found = if let Some(known) = known.filter(|_| !lists.contains_key(prototype)) {
+                    Err(known.clone())
+                } else if let Some(targets) = lists.get(prototype) {
                     let names: Vec<Name> =
                         targets.iter().map(|n| self.resolve(n).clone()).collect();
                     let first = names.first().and_then(|n| self.functions.get(n));
@@ -361,10 +355,10 @@ impl Pass<'_> {
                     let shape = shape.clone();
                     let same = |n: &Name| self.functions.get(n).is_some_and(|f| f.0 == shape);
                     let names = names.into_iter().filter(|n| same(n)).collect::<Vec<_>>();
-                    (shape, names)
+                    Ok((shape, names))
                 } else if let Some(shape) = prototypes.get(prototype) {
                     let same = |n: &&Name| self.functions.get(*n).is_some_and(|f| f.0 == *shape);
-                    (shape.clone(), self.taken.iter().filter(same).cloned().collect())
+                    Ok((shape.clone(), self.taken.iter().filter(same).cloned().collect()))
                 } else {
                     return refuse("an indirect call without a prototype");
                 };
@@ -372,7 +366,16 @@ impl Pass<'_> {
                 args.insert(0, register);
                 changed = true;
                 report.count(Change::IndirectCall);
-                self.dispatcher(found.0, found.1)
+                match found {
+                    Err(known) => known,
+                    Ok((shape, targets)) => {
+                        let name = self.dispatcher(shape.clone(), targets);
+                        if !lists.contains_key(prototype) {
+                            self.by_signature.insert(shape, name.clone());
+                        }
+                        name
+                    }
+                }
             }
             _ => return refuse("an indirect call without a prototype"),
         };

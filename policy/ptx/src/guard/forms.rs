@@ -12,6 +12,8 @@ use crate::tree::{
 pub(super) struct Fresh {
     doubles: u32,
     words: u32,
+    wide_values: u32,
+    values: u32,
     predicates: u32,
     labels: u32,
 }
@@ -27,6 +29,19 @@ impl Fresh {
     pub(super) fn word(&mut self) -> Name {
         self.words += 1;
         Name::from(format!("%$ts_w{}", self.words - 1))
+    }
+
+    /// A new 64-bit register for something that the program computes, which may be written again and
+    /// again; no address made safe.
+    pub(super) fn wide_value(&mut self) -> Name {
+        self.wide_values += 1;
+        Name::from(format!("%$ts_e{}", self.wide_values - 1))
+    }
+
+    /// The same with 32 bits.
+    pub(super) fn value(&mut self) -> Name {
+        self.values += 1;
+        Name::from(format!("%$ts_v{}", self.values - 1))
     }
 
     /// A new predicate register.
@@ -46,6 +61,8 @@ impl Fresh {
         let kinds = [
             (ScalarType::B64, "%$ts_d", self.doubles),
             (ScalarType::B32, "%$ts_w", self.words),
+            (ScalarType::B64, "%$ts_e", self.wide_values),
+            (ScalarType::B32, "%$ts_v", self.values),
             (ScalarType::Pred, "%$ts_p", self.predicates),
         ];
         for (ty, prefix, count) in kinds {
@@ -102,6 +119,13 @@ impl<'f> Emit<'f> {
         let to = self.fresh.double();
         let operands = vec![reg(&to), reg(address), Operand::Int(offset)];
         self.push(Op::Add, [ScalarType::S64.into()], operands);
+        to
+    }
+
+    /// The same address in a guard register.
+    pub(super) fn copy64(&mut self, address: &Name) -> Name {
+        let to = self.fresh.double();
+        self.push(Op::Mov, [ScalarType::B64.into()], vec![reg(&to), reg(address)]);
         to
     }
 

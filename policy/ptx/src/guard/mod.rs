@@ -21,6 +21,8 @@ mod barriers;
 mod bounds;
 mod control;
 mod forms;
+mod inline;
+mod mbarriers;
 mod names;
 mod recursion;
 mod registers;
@@ -32,7 +34,7 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::check;
 use crate::contract::{Arena, BlockShape, GuardMode, RED_ZONE};
@@ -55,6 +57,11 @@ pub struct GuardOptions {
     pub block: Option<BlockShape>,
     /// Bytes of dynamic shared memory of those launches; `None` if not known.
     pub dynamic_shared: Option<u64>,
+    /// Leave alone what the analysis proves. Without, every access is fenced or clamped: slower, and
+    /// good for when the verifier cannot follow a proof.
+    pub proofs: bool,
+    /// Leave initialised constants in constant memory when all accesses to it are proved.
+    pub keep_constants: bool,
     /// Fence mode: rely on kernel parameters used as addresses being aligned addresses in the arena. Then
     /// most accesses need no fence; the contract names the parameters, and launches that do not keep it
     /// take a module guarded without.
@@ -78,6 +85,8 @@ impl GuardOptions {
             arena,
             block: None,
             dynamic_shared: None,
+            proofs: true,
+            keep_constants: false,
             pointers: false,
             report_address: service,
             variables: service + RECORD_BYTES,
@@ -183,10 +192,16 @@ pub fn guard(module: &Module, options: &GuardOptions) -> Result<(Module, Report)
     check_options(options)?;
     names::check(&module)?;
     allow::allow(&mut module)?;
-    let mut fresh: HashMap<Name, forms::Fresh> = HashMap::new();
+    let mut fresh: HashMap<Name, forms::Fresh> = HashMap::default();
+    barriers::settle(&mut module, &mut fresh, &mut report)?;
+    mbarriers::replace(&mut module, &mut fresh, &mut report)?;
     let control = control::control(&mut module, options, &mut fresh, &mut report)?;
     variables::relocate(&mut module, options, &control, &mut fresh, &mut report)?;
     recursion::check(&module, options, &mut report)?;
+    inline::inline(&mut module, &mut fresh, &mut report);
+    // What was inlined has its locals in its caller now.
+    recursion::check(&module, options, &mut report)?;
+    barriers::separate(&mut module)?;
     barriers::check(&module)?;
     rewrite::rewrite(&mut module, options, &mut fresh, &mut report)?;
     Ok((module, report))

@@ -1,7 +1,7 @@
 //! The call graph: recursion is refused (its stack could overflow, which faults), depth and local memory
 //! are bounded.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{
     Block, Function, FunctionKind, Item, Module, Name, Op, Operand, Space, Statement,
@@ -74,7 +74,7 @@ impl<'m> Calls<'m> {
     ///
     /// # Errors
     /// The function at which a cycle closes.
-    fn bottom_up(&self) -> Result<Vec<usize>, usize> {
+    pub(super) fn bottom_up(&self) -> Result<Vec<usize>, usize> {
         let mut state = vec![0u8; self.functions.len()];
         let mut order = Vec::with_capacity(self.functions.len());
         for start in 0..self.functions.len() {

@@ -1,6 +1,6 @@
 //! The declared types of a function's registers.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{Block, Name, ScalarType, Statement};
 
@@ -42,6 +42,14 @@ impl<'b> Registers<'b> {
 
     /// The width of a register in bits; 0 when it is not declared.
     pub(super) fn bits(&self, name: &Name) -> u32 {
+        // The guard's own are declared last.
+        if let Some(kind) = name.strip_prefix("%$ts_").and_then(|rest| rest.bytes().next()) {
+            return match kind {
+                b'd' | b'e' => 64,
+                b'w' | b'v' => 32,
+                _ => 1,
+            };
+        }
         if let Some(ty) = self.exact.get(&**name) {
             return ty.bits();
         }

@@ -1,6 +1,6 @@
 //! What the guard did: counts for each function, where variables went, what launches must promise.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::contract::Contract;
 use crate::tree::{Name, Space};
@@ -34,8 +34,12 @@ pub enum Change {
     BranchIndex,
     /// An indirect call made direct.
     IndirectCall,
-    /// A barrier number bounded.
+    /// A call replaced by the function's body.
+    Inlined,
+    /// A barrier whose number is no constant, compared with all sixteen.
     Barrier,
+    /// An mbarrier operation, or a copy that completes on one, in ordinary instructions.
+    Mbarrier,
     /// A `trap` or assertion made into an exit.
     Trap,
     /// An external function given a body.
@@ -44,7 +48,7 @@ pub enum Change {
 
 impl Change {
     /// Every kind, in the order of a table's columns.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::GlobalFence,
         Self::GlobalShared,
         Self::Generic,
@@ -58,7 +62,9 @@ impl Change {
         Self::Stride,
         Self::BranchIndex,
         Self::IndirectCall,
+        Self::Inlined,
         Self::Barrier,
+        Self::Mbarrier,
         Self::Trap,
         Self::Extern,
     ];
@@ -79,7 +85,9 @@ impl Change {
             Self::Stride => "strides",
             Self::BranchIndex => "brx indices",
             Self::IndirectCall => "indirect calls",
+            Self::Inlined => "inlined calls",
             Self::Barrier => "barrier numbers",
+            Self::Mbarrier => "mbarriers",
             Self::Trap => "traps",
             Self::Extern => "externs",
         }
@@ -133,8 +141,10 @@ pub struct Report {
     pub functions: Vec<FunctionReport>,
     /// Relocated variables, in order of address.
     pub variables: Vec<RelocatedVariable>,
-    /// Bytes that they take from [`super::GuardOptions::variables`] on.
+    /// Bytes that the relocated variables take from [`super::GuardOptions::variables`] on.
     pub variable_bytes: u64,
+    /// Constants that stayed in the module's own constant memory.
+    pub constants: Vec<Name>,
     /// What launches must promise.
     pub contract: Contract,
     /// Most bytes of `.local` objects on any chain of calls from a kernel.

@@ -1,17 +1,17 @@
 //! Confines every memory operand of a module: walks each function's dominator tree, so that a fence made
 //! in one block serves all blocks that only it leads to, and puts the sequences in front of the accesses.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use crate::contract::{Contract, GuardMode, KernelContract, PointerContract};
 use crate::tree::{
-    Block, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Span, Statement,
-    Variable,
+    Block, Flag, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Space, Span,
+    Statement, Variable,
 };
 
 use super::access::{Access, Target, accesses};
 use super::alignment::Growth;
-use super::analysis::{Analysis, Arg, Object, ObjectSpace, Place};
+use super::analysis::{Analysis, Arg, Object, ObjectSpace, Place, module_objects};
 use super::forms::{Emit, Fresh};
 use super::recursion::{Calls, each_instruction, names};
 use super::registers::Registers;
@@ -60,6 +60,12 @@ pub(super) struct Pass<'a, 'm> {
     pub(super) registers: Registers<'m>,
     /// Shared objects that the function's kernels have anyway.
     pub(super) shared: &'a [Object],
+    /// All shared objects of the module.
+    pub(super) module: &'a HashMap<Name, Object>,
+    /// The function's own variables and parameters.
+    pub(super) named: HashMap<&'m Name, &'m Variable>,
+    /// A caller takes the generic address of a local variable, which may reach this function.
+    pub(super) callers_locals: bool,
     pub(super) fresh: &'a mut Fresh,
     pub(super) changes: &'a mut FunctionReport,
     pub(super) growth: &'a mut Growth,
@@ -73,8 +79,16 @@ pub(super) struct Pass<'a, 'm> {
     undo: Vec<Key>,
     /// Sharing is off (code that no way leads to, or a graph that was not understood).
     alone: bool,
+    /// Instructions that the guard may still write.
+    room: usize,
     /// Jobs of the block at hand.
     pub(super) block_jobs: Vec<Job>,
+    /// Those that run whenever their block does, by what they access and their address's value.
+    pub(super) members: HashMap<(Target, Arg), Vec<u32>>,
+    /// The widest alignment that such accesses need of a value, over all of the block.
+    pub(super) root_aligns: HashMap<Arg, u64>,
+    /// Groups found so far: least and greatest offset and alignment; `None` for none.
+    pub(super) groups: HashMap<(Target, Arg), Option<(i64, i64, u64)>>,
     edits: HashMap<u32, Edit>,
 }
 
@@ -82,6 +96,19 @@ pub(super) struct Pass<'a, 'm> {
 pub(super) const STAND_IN: &str = "$ts_shared";
 /// Name of the local object that stands in where a function has none.
 pub(super) const LOCAL_STAND_IN: &str = "$ts_local";
+
+/// Most instructions that the guard writes for a module: so many, and as many for each of its own. An
+/// access by an address of which nothing is known takes some six for each object it may mean.
+const GROWTH: usize = 1 << 16;
+const GROWTH_EACH: usize = 24;
+
+/// Why a module whose guarding would not end is refused.
+const TOO_MUCH: &str = "the accesses of this module need too many guard instructions; give fewer objects or \
+                        more direct addresses";
+
+/// Why an access that may reach a caller's local variables is refused.
+pub(super) const CALLERS_LOCALS: &str =
+    "this function may be handed the address of a caller's local variable; inline it";
 
 /// Confines all accesses of a module.
 ///
@@ -96,8 +123,17 @@ pub(super) fn rewrite(
     let mut growth = Growth::default();
     let mut bodies: Vec<(usize, Block)> = Vec::new();
     let mut stand_in = false;
-    let mut dynamic: HashMap<Name, u64> = HashMap::new();
-    let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::new();
+    let mut room = 0;
+    for item in &module.items {
+        if let Item::Function(f) = item
+            && let Some(body) = &f.body
+        {
+            each_instruction(body, &mut |_| room += 1);
+        }
+    }
+    room = GROWTH + GROWTH_EACH * room;
+    let mut dynamic: HashMap<Name, u64> = HashMap::default();
+    let mut pointers: HashMap<Name, Vec<PointerContract>> = HashMap::default();
     {
         let module_shared: Vec<&Variable> = module
             .items
@@ -108,14 +144,15 @@ pub(super) fn rewrite(
             })
             .collect();
         let visibility = Visibility::new(module, &module_shared);
+        let objects = module_objects(module_shared.iter().copied());
         for (position, item) in module.items.iter().enumerate() {
             let Item::Function(f) = item else { continue };
             let Some(body) = &f.body else { continue };
             let shared = visibility.of(&f.name);
             let promised =
-                (options.pointers && options.mode == GuardMode::Fence).then_some(options.arena);
-            let mut analysis = Analysis::new(f, body, &module_shared, options.block, promised);
-            raise_alignments(&mut analysis, f, &mut growth, &module_shared)?;
+                (options.pointers && options.proofs && options.mode == GuardMode::Fence).then_some(options.arena);
+            let mut analysis = Analysis::new(f, body, &objects, options.block, promised);
+            raise_alignments(&mut analysis, f, &mut growth, &objects)?;
             let number = report.index(&f.name);
             let fresh = fresh.entry(f.name.clone()).or_default();
             let mut pass = Pass {
@@ -123,7 +160,10 @@ pub(super) fn rewrite(
                 function: f,
                 analysis: &analysis,
                 registers: Registers::new(body),
-                shared: &shared,
+                shared,
+                module: &objects,
+                named: HashMap::default(),
+                callers_locals: visibility.callers_locals(&f.name),
                 fresh,
                 changes: report.function(&f.name),
                 growth: &mut growth,
@@ -131,13 +171,20 @@ pub(super) fn rewrite(
                 needs_stand_in: false,
                 needs_local: false,
                 violations: Vec::new(),
-                available: HashMap::new(),
+                available: HashMap::default(),
                 undo: Vec::new(),
                 alone: false,
+                room,
                 block_jobs: Vec::new(),
-                edits: HashMap::new(),
+                members: HashMap::default(),
+                root_aligns: HashMap::default(),
+                groups: HashMap::default(),
+                edits: HashMap::default(),
             };
+            let variables = analysis.graph.variables.iter().copied();
+            pass.named = variables.chain(&f.params).chain(&f.results).map(|v| (&v.name, v)).collect();
             pass.walk()?;
+            room = pass.room;
             stand_in |= pass.needs_stand_in;
             if pass.dynamic_needed > 0 {
                 for kernel in visibility.kernels(&f.name) {
@@ -229,6 +276,7 @@ pub(super) fn stand_in_object(name: &str, space: crate::tree::Space) -> Variable
 struct Visibility {
     of: HashMap<Name, Vec<Object>>,
     kernels: HashMap<Name, Vec<Name>>,
+    callers_locals: HashSet<Name>,
 }
 
 impl Visibility {
@@ -242,7 +290,7 @@ impl Visibility {
             .functions
             .iter()
             .map(|f| {
-                let mut found = HashSet::new();
+                let mut found = HashSet::default();
                 if let (Some(body), false) = (&f.body, by_name.is_empty()) {
                     each_instruction(body, &mut |i| {
                         for operand in &i.operands {
@@ -255,7 +303,7 @@ impl Visibility {
                 found
             })
             .collect();
-        let mut reached: Vec<HashSet<usize>> = vec![HashSet::new(); count];
+        let mut reached: Vec<HashSet<usize>> = vec![HashSet::default(); count];
         let mut kernels: Vec<Vec<Name>> = vec![Vec::new(); count];
         let mut seen = vec![usize::MAX; count];
         for (index, f) in calls.functions.iter().enumerate() {
@@ -264,7 +312,7 @@ impl Visibility {
             }
             let (mut members, mut work) = (Vec::new(), vec![index]);
             seen[index] = index;
-            let mut objects: HashSet<usize> = HashSet::new();
+            let mut objects: HashSet<usize> = HashSet::default();
             while let Some(function) = work.pop() {
                 members.push(function);
                 objects.extend(&own[function]);
@@ -280,7 +328,7 @@ impl Visibility {
                 kernels[member].push(f.name.clone());
             }
         }
-        let mut of = HashMap::new();
+        let mut of = HashMap::default();
         for (index, f) in calls.functions.iter().enumerate() {
             reached[index].extend(&own[index]);
             let mut indices: Vec<usize> = reached[index].iter().copied().collect();
@@ -288,17 +336,46 @@ impl Visibility {
             let object = |i: usize| Object {
                 name: shared[i].name.clone(),
                 space: ObjectSpace::Shared,
-                bytes: shared[i].bytes(),
+                bytes: match shared[i].linkage {
+                    crate::tree::Linkage::Extern => None,
+                    _ => shared[i].bytes(),
+                },
                 align: shared[i].alignment(),
             };
             of.insert(f.name.clone(), indices.into_iter().map(object).collect());
         }
+        // Everything below a function that makes generic addresses of its locals.
+        let mut below = vec![false; count];
+        let mut work: Vec<usize> = Vec::new();
+        for (index, f) in calls.functions.iter().enumerate() {
+            let mut escapes = false;
+            if let Some(body) = &f.body {
+                each_instruction(body, &mut |i| {
+                    let to = i.has(Flag::To);
+                    escapes |= i.op() == Some(Op::Cvta) && !to && i.space() == Some(Space::Local);
+                });
+            }
+            if escapes {
+                work.extend(&calls.callees[index]);
+            }
+        }
+        while let Some(function) = work.pop() {
+            if !std::mem::replace(&mut below[function], true) {
+                work.extend(&calls.callees[function]);
+            }
+        }
+        let flagged = calls.functions.iter().zip(&below).filter(|(_, below)| **below);
+        let callers_locals = flagged.map(|(f, _)| f.name.clone()).collect();
         let names = calls.functions.iter().map(|f| f.name.clone());
-        Self { of, kernels: names.zip(kernels).collect() }
+        Self { of, kernels: names.zip(kernels).collect(), callers_locals }
     }
 
-    fn of(&self, function: &Name) -> Vec<Object> {
-        self.of.get(function).cloned().unwrap_or_default()
+    fn callers_locals(&self, function: &Name) -> bool {
+        self.callers_locals.contains(function)
+    }
+
+    fn of(&self, function: &Name) -> &[Object] {
+        self.of.get(function).map_or(&[], Vec::as_slice)
     }
 
     fn kernels(&self, function: &Name) -> Vec<Name> {
@@ -312,7 +389,7 @@ fn raise_alignments(
     analysis: &mut Analysis<'_>,
     function: &Function,
     growth: &mut Growth,
-    module_shared: &[&Variable],
+    module_objects: &HashMap<Name, Object>,
 ) -> Result<(), Refusal> {
     let mut wanted: Vec<(u32, u64)> = Vec::new();
     for number in 0..analysis.graph.instructions.len() as u32 {
@@ -328,7 +405,7 @@ fn raise_alignments(
             continue;
         }
         object.align = align;
-        let global = module_shared.iter().any(|v| v.name == object.name);
+        let global = module_objects.contains_key(&object.name);
         growth.align((!global).then_some(&function.name), &object.name, align);
     }
     Ok(())
@@ -367,8 +444,14 @@ fn finish(body: &mut Block, violations: &[Violation], function: usize, local: bo
         let object = stand_in_object(LOCAL_STAND_IN, crate::tree::Space::Local);
         body.statements.insert(0, Statement::Variable(object));
     }
-    if !violations.is_empty() {
-        // Control must not run into the blocks.
+    let ends = match body.statements.last() {
+        Some(Statement::Instruction(i)) => {
+            i.guard.is_none() && matches!(i.op(), Some(Op::Ret | Op::Exit | Op::Bra | Op::Brx))
+        }
+        _ => false,
+    };
+    if !ends {
+        // Control must run neither off the end nor into the blocks that report.
         body.statements.push(Statement::Instruction(Instruction::new(Op::Ret, [], vec![])));
     }
     for violation in violations {
@@ -431,7 +514,7 @@ impl<'m> Pass<'_, 'm> {
             }
             // A callee may end the thread: what comes after a call need not happen.
             if i.op() == Some(Op::Call) || number + 1 == node.end {
-                self.block_jobs = std::mem::take(&mut jobs);
+                self.gather(std::mem::take(&mut jobs));
                 for number in from..=number {
                     self.instruction(number)?;
                 }
@@ -441,10 +524,35 @@ impl<'m> Pass<'_, 'm> {
         Ok(())
     }
 
+    /// Takes on the jobs of a stretch of code that runs as a whole, and sorts them into groups that can
+    /// use one fence or clamp.
+    fn gather(&mut self, jobs: Vec<Job>) {
+        self.block_jobs = jobs;
+        self.members.clear();
+        self.root_aligns.clear();
+        self.groups.clear();
+        for (index, job) in self.block_jobs.iter().enumerate() {
+            if self.analysis.graph.instructions[job.number as usize].guard.is_some() {
+                continue;
+            }
+            if matches!(job.place.base, Arg::Value(_)) {
+                let key = (job.access.target, job.place.base);
+                self.members.entry(key).or_default().push(index as u32);
+            }
+            if job.access.target == Target::Global
+                && let Some((root, ..)) = self.root(job)
+            {
+                let most = self.root_aligns.entry(root).or_insert(job.access.align);
+                *most = (*most).max(job.access.align);
+            }
+        }
+    }
+
     fn instruction(&mut self, number: u32) -> Result<(), Refusal> {
         let i = self.analysis.graph.instructions[number as usize];
+        let first = self.block_jobs.partition_point(|job| job.number < number);
         let jobs: Vec<Job> =
-            self.block_jobs.iter().filter(|job| job.number == number).copied().collect();
+            self.block_jobs[first..].iter().take_while(|job| job.number == number).copied().collect();
         let is_trap = i.op() == Some(Op::Trap);
         if jobs.is_empty() && !is_trap && !matches!(i.op(), Some(Op::Cp | Op::Wmma)) {
             return Ok(());
@@ -466,6 +574,10 @@ impl<'m> Pass<'_, 'm> {
         let before = emit.out;
         *self.fresh = fresh;
         result?;
+        match self.room.checked_sub(before.len()) {
+            Some(room) => self.room = room,
+            None => return Err(Refusal::Instruction { at: i.span, why: TOO_MUCH }),
+        }
         if !before.is_empty() || instruction != *i {
             self.edits.insert(number, Edit { before, instruction });
         }
@@ -549,7 +661,12 @@ impl<'m> Pass<'_, 'm> {
         let ty = if wide { crate::tree::ScalarType::B64 } else { crate::tree::ScalarType::B32 };
         let also = instruction.guard.as_ref();
         let differ = emit.differ(ty, safe, Operand::Reg(asked.clone()), also);
-        let address = if wide { asked.clone() } else { emit.widen(asked) };
+        // The block that reports is at the end of the body, where registers of inner scopes have no names.
+        let address = match wide {
+            true if asked.starts_with("%$ts_") => asked.clone(),
+            true => emit.copy64(asked),
+            false => emit.widen(asked),
+        };
         let kind = ViolationKind::from(job.access.target);
         let label = self.violation(emit, Some(address), emit.span, kind);
         emit.branch(&differ, &label);

@@ -3,16 +3,22 @@
 //! Their addresses become numbers: in registers, in memory operands (through a guard register, since PTX
 //! has no absolute addresses) and in initialisers. `ld.const` becomes `ld.global.nc`. The module keeps no
 //! such variable; the backend writes the initial bytes into the arena instead ([`RelocatedVariable`]).
+//!
+//! With [`GuardOptions::keep_constants`], initialised constants that the host cannot name stay where they
+//! are when every access to `.const` in the module is proved to be inside its variable: constant memory
+//! is read-only, and instructions can take operands straight from it.
 
-use std::collections::HashMap;
+use crate::hash::{HashMap, HashSet};
 
 use crate::tree::{
     Address, Base, Block, Flag, Init, Instruction, Item, Linkage, Mod, Module, Name, Op, Operand,
     ScalarType, Space, Statement, Variable,
 };
 
+use super::analysis::{Analysis, ObjectSpace, module_objects};
 use super::control::Control;
 use super::forms::{Emit, Fresh};
+use super::recursion::each_instruction;
 use super::report::{Change, FunctionReport, RelocatedVariable, Report};
 use super::{GuardOptions, Refusal};
 
@@ -33,7 +39,9 @@ pub(super) fn relocate(
     fresh: &mut HashMap<Name, Fresh>,
     report: &mut Report,
 ) -> Result<(), Refusal> {
-    let mut layout = Layout { options, end: 0, places: HashMap::new() };
+    let mut layout = Layout { options, end: 0, places: HashMap::default() };
+    let kept = kept_constants(module, options);
+    let is_moved = |v: &Variable| is_moved(v) && !kept.contains(&v.name);
     let mut moved: Vec<(Variable, Option<Name>)> = Vec::new();
     for item in &module.items {
         match item {
@@ -74,14 +82,90 @@ pub(super) fn relocate(
         });
     }
     report.variable_bytes = layout.end;
+    report.constants = kept.iter().cloned().collect();
+    report.constants.sort();
     for item in &mut module.items {
         let Item::Function(f) = item else { continue };
         let Some(body) = &mut f.body else { continue };
         let fresh = fresh.entry(f.name.clone()).or_default();
         let changes = report.function(&f.name);
-        Rewriter { layout: &layout, function: &f.name, fresh, changes }.block(body)?;
+        Rewriter { layout: &layout, function: &f.name, fresh, changes, keep: !kept.is_empty() }
+            .block(body)?;
     }
     Ok(())
+}
+
+/// The constants that may stay: all initialised ones that the host cannot name, or none.
+fn kept_constants(module: &Module, options: &GuardOptions) -> HashSet<Name> {
+    let none = HashSet::default;
+    if !options.keep_constants || !options.proofs {
+        return none();
+    }
+    let mut constants: Vec<&Variable> = Vec::new();
+    for item in &module.items {
+        match item {
+            Item::Variable(v) if v.space == Space::Const => constants.push(v),
+            Item::Function(f) => {
+                // Constants declared in functions are rare and simply move.
+                let mut own = Vec::new();
+                if let Some(body) = &f.body {
+                    declared(body, &f.name, &mut own);
+                }
+                if own.iter().any(|(v, _)| v.space == Space::Const) {
+                    return none();
+                }
+            }
+            _ => {}
+        }
+    }
+    let stays = |v: &Variable| {
+        v.linkage == Linkage::Internal && v.init.as_ref().is_some_and(|init| !names_symbols(init))
+    };
+    if constants.is_empty() || !constants.iter().all(|v| stays(v)) {
+        return none();
+    }
+    let objects = module_objects(constants.iter().copied());
+    for item in &module.items {
+        let Item::Function(f) = item else { continue };
+        let Some(body) = &f.body else { continue };
+        let mut touches = false;
+        let mut converts = false;
+        each_instruction(body, &mut |i| {
+            let constant = i.space() == Some(Space::Const);
+            touches |= constant;
+            converts |= constant && matches!(i.op(), Some(Op::Cvta | Op::Isspacep));
+        });
+        if converts {
+            return none();
+        }
+        if !touches {
+            continue;
+        }
+        let analysis = Analysis::new(f, body, &objects, options.block, None);
+        for (number, i) in analysis.graph.instructions.iter().enumerate() {
+            if i.space() != Some(Space::Const) {
+                continue;
+            }
+            let bytes = u64::from(i.vector()) * u64::from(i.ty().map_or(0, ScalarType::bytes));
+            let proved = Analysis::addresses(i).all(|(operand, address)| {
+                let value = analysis.place(number as u32, operand).value;
+                let space = ObjectSpace::Const;
+                analysis.is_proved(&value, address.offset, space, bytes, bytes, 0)
+            });
+            if !proved || i.op() != Some(Op::Ld) {
+                return none();
+            }
+        }
+    }
+    constants.iter().map(|v| v.name.clone()).collect()
+}
+
+fn names_symbols(init: &Init) -> bool {
+    match init {
+        Init::List(items) => items.iter().any(names_symbols),
+        Init::Symbol(_) => true,
+        _ => false,
+    }
 }
 
 fn is_moved(v: &Variable) -> bool {
@@ -233,6 +317,8 @@ struct Rewriter<'l, 'o> {
     function: &'l Name,
     fresh: &'l mut Fresh,
     changes: &'l mut FunctionReport,
+    /// Accesses to `.const` stay what they are.
+    keep: bool,
 }
 
 impl Rewriter<'_, '_> {
@@ -266,11 +352,11 @@ impl Rewriter<'_, '_> {
                 i.mods = vec![Mod::Type(ty)];
             }
         }
-        if i.op() == Some(Op::Isspacep) && i.space() == Some(Space::Const) {
+        if i.op() == Some(Op::Isspacep) && i.space() == Some(Space::Const) && !self.keep {
             // Nothing is in `.const` any more; in a generic address nothing can tell.
             i.mods = vec![Mod::Space(Space::Global)];
         }
-        if i.space() == Some(Space::Const) {
+        if i.space() == Some(Space::Const) && !self.keep {
             for m in &mut i.mods {
                 if *m == Mod::Space(Space::Const) {
                     *m = Mod::Space(Space::Global);

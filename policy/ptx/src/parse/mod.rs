@@ -11,7 +11,7 @@ mod body;
 mod declare;
 mod scope;
 
-use std::collections::HashSet;
+use crate::hash::HashSet;
 
 use crate::lexer::{Lexer, Token};
 use crate::tree::{Item, Module, Name, Pragma, RESERVED, Span};
@@ -127,7 +127,7 @@ fn parse_with(image: &[u8], limits: &Limits, allow_reserved: bool) -> Result<Mod
         token,
         span,
         last_end: 0,
-        names: HashSet::new(),
+        names: HashSet::default(),
         max_nesting: limits.max_nesting.min(64),
         allow_reserved,
     };

@@ -6,7 +6,7 @@
 //! scope that is already in use in the same function or the module is given a fresh, reserved one.
 //! Text that the guard wrote must not need any such renaming; there it is an error.
 
-use std::collections::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet};
 
 use super::ParseError;
 use crate::tree::{
@@ -94,7 +94,7 @@ fn twice(name: &str, at: Span) -> ParseError {
 /// All names at module level. Functions and variables may be declared again, but not as each other,
 /// and only one of the declarations may be a definition.
 fn module_names(module: &Module) -> Result<HashSet<Name>, ParseError> {
-    let mut seen: HashMap<Name, (u8, bool)> = HashMap::with_capacity(module.items.len());
+    let mut seen: HashMap<Name, (u8, bool)> = HashMap::with_capacity_and_hasher(module.items.len(), Default::default());
     let mut add = |name: &Name, sort: u8, defines: bool, at: Span| {
         let entry = seen.entry(name.clone()).or_insert((sort, false));
         if entry.0 != sort || (entry.1 && defines) || **name == *"_" {
@@ -135,10 +135,10 @@ fn resolve_function(
 ) -> Result<(), ParseError> {
     let mut scope = Scope {
         module,
-        exact: HashMap::new(),
-        bulk: HashMap::new(),
-        taken: HashSet::new(),
-        taken_prefixes: HashSet::new(),
+        exact: HashMap::default(),
+        bulk: HashMap::default(),
+        taken: HashSet::default(),
+        taken_prefixes: HashSet::default(),
         open: vec![Vec::new()],
         fresh: 0,
         may_rename,

@@ -15,6 +15,10 @@ const MOST_BULK: i64 = 228 << 10;
 /// Most bytes that a matrix load or store may span.
 const MOST_SPAN: i64 = 1 << 24;
 
+/// Measured on sm_90: an mbarrier operation on an object in another state than it expects is a launch
+/// failure (719), and any store can bring it into such a state.
+const MBARRIER: Reason = Reason::Form("operations on an mbarrier can fault, wherever it is");
+
 /// Bytes that one thread touches through one address operand.
 #[derive(Clone, Copy, Debug)]
 struct Demand {
@@ -50,20 +54,20 @@ impl Demand {
 /// Proves that an instruction touches nothing outside what its space allows, and cannot fault.
 pub(super) fn check(eval: &Eval<'_, '_>, index: u32, row: &Row) -> Result<(), Reason> {
     let i = eval.code.instructions[index as usize];
+    if i.has(Flag::L2CacheHint) {
+        // Measured on sm_90: a hint that `createpolicy` did not make can be an illegal instruction.
+        return Err(Reason::Form("a cache hint may be any number, and some of them fault"));
+    }
     match (row.class(), row.op()) {
         (Class::Alu | Class::Warp, _) => addresses(eval, i),
         (_, Op::Membar | Op::Fence | Op::Nanosleep | Op::Griddepcontrol) => Ok(()),
-        (_, Op::Bar | Op::Barrier) => barrier(eval, i, index),
+        (_, Op::Bar | Op::Barrier) => barrier(i),
         (_, Op::Bra | Op::Ret | Op::Exit | Op::Call) => Ok(()),
         (_, Op::Brx) => branch_index(eval, i, index),
         (Class::Control, _) => Err(Reason::Trap),
         (Class::Memory, _) => memory(eval, i, index),
-        (Class::Async, Op::Mbarrier) => match i.address() {
-            Some(_) => {
-                one(eval, i, index, Demand::new(i.space(), 8, true).windows(Windows::Shared))
-            }
-            None => Ok(()),
-        },
+        (Class::Async, Op::Mbarrier) if i.address().is_none() => Ok(()),
+        (Class::Async, Op::Mbarrier) => Err(MBARRIER),
         (Class::Async, _) => copy(eval, i, index),
         (Class::Tensor, Op::Ldmatrix | Op::Stmatrix) => {
             let writes = row.op() == Op::Stmatrix;
@@ -87,22 +91,17 @@ fn addresses(eval: &Eval<'_, '_>, i: &Instruction) -> Result<(), Reason> {
     Ok(())
 }
 
-fn barrier(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> {
+fn barrier(i: &Instruction) -> Result<(), Reason> {
     if i.has(Flag::Cluster) {
         return Err(Reason::Form("cluster barriers are not supported under a guard"));
     }
     if i.has(Flag::Warp) {
         return Ok(());
     }
-    // `bar.red` has its result first.
+    // `bar.red` has its result first. Lanes that name different barriers are a fault, so the number is a
+    // constant.
     let first = usize::from(i.has(Flag::Red));
-    let place = eval.place(index);
-    let value = |operand| eval.value_of(operand, 32, index, &place, 0);
-    let Some(id) = i.operands.get(first) else { return Err(Reason::Form("barrier without id")) };
-    let within = |value: Value, lo: i64, hi: i64| {
-        value.unsigned(32).is_none_or(|alt| lo <= alt.lo && alt.hi <= hi)
-    };
-    if !within(value(id), 0, 15) {
+    if !matches!(i.operands.get(first), Some(Operand::Int(0..16))) {
         return Err(Reason::Barrier);
     }
     let counts = i.operands.len() - usize::from(i.has(Flag::Red)) * 2 > 1;
@@ -130,9 +129,7 @@ fn memory(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason
     let op = i.op().ok_or(Reason::Form("unknown opcode"))?;
     let space = i.space();
     match space {
-        Some(Space::Const | Space::Tex) => {
-            return Err(Reason::Form("constant memory does not remain after guarding"));
-        }
+        Some(Space::Tex) => return Err(Reason::Form("textures do not remain after guarding")),
         Some(Space::Param | Space::ParamEntry | Space::ParamFunc) => {
             return parameter(eval, i, index);
         }
@@ -182,9 +179,8 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
     }
     let shared = Some(Space::Shared);
     let global = Some(Space::Global);
-    if i.has(Flag::Mbarrier) {
-        // cp.async.mbarrier.arrive
-        return one(eval, i, index, Demand::new(shared, 8, true));
+    if i.has(Flag::Mbarrier) || i.has(Flag::MbarrierCompleteTx) {
+        return Err(MBARRIER);
     }
     if !i.has(Flag::Bulk) && !i.has(Flag::Reduce) {
         let (Some(size), [target, source]) =
@@ -221,11 +217,7 @@ fn copy(eval: &Eval<'_, '_>, i: &Instruction, index: u32) -> Result<(), Reason> 
         return Err(Reason::Form("bulk copy's addresses"));
     };
     prove(eval, index, &place, target, demand(normal(to), true))?;
-    prove(eval, index, &place, source, demand(normal(from), false))?;
-    match addresses.get(2) {
-        Some(barrier) => prove(eval, index, &place, barrier, Demand::new(shared, 8, true)),
-        None => Ok(()),
-    }
+    prove(eval, index, &place, source, demand(normal(from), false))
 }
 
 /// wmma.load and wmma.store: the whole tile, whose stride must be a constant.
@@ -284,6 +276,7 @@ fn prove(
     if !address.rest.is_empty() {
         return Err(Reason::Form("an address with coordinates"));
     }
+    let mut width = 64;
     let value = match &address.base {
         Base::Symbol(name) => match eval.code.object_of.get(&**name) {
             Some(object) => Value::object(Region::Object(*object), 0),
@@ -292,6 +285,7 @@ fn prove(
         Base::Absolute => Value::range(0, 0),
         Base::Reg(name) => {
             let register = eval.code.register(name);
+            width = eval.code.widths.get(register as usize).copied().unwrap_or(0);
             eval.value(eval.register(register, index), place, 0)
         }
     };
@@ -300,6 +294,8 @@ fn prove(
             return Err(Reason::Unproved);
         };
         let fits = match alt.region {
+            // Fewer bits than the address has do not hold it, whatever number they stand for.
+            _ if width != 64 && (width != 32 || !matches!(alt.region, Region::Object(_))) => false,
             Region::Number => {
                 (demand.space == Some(Space::Global)
                     || demand.space.is_none() && demand.windows != Windows::Shared)
@@ -332,7 +328,7 @@ fn prove(
 fn same_space(object: &Object, space: Option<Space>) -> bool {
     match space {
         Some(space) if space.is_shared() => object.space.is_shared(),
-        Some(Space::Local) => object.space == Space::Local,
+        Some(space @ (Space::Local | Space::Const)) => object.space == space,
         Some(space) if space.is_param() => object.space.is_param(),
         _ => false,
     }

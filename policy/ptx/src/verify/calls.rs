@@ -2,7 +2,7 @@
 //! and never in a circle. A callee that writes a larger result than its caller made room for would
 //! overwrite the caller's frame, return address included.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use super::Reason;
 use crate::tree::{
@@ -17,7 +17,7 @@ pub(super) struct Functions<'m> {
 
 impl<'m> Functions<'m> {
     pub(super) fn of(module: &'m Module) -> Self {
-        let mut by_name = HashMap::new();
+        let mut by_name = HashMap::default();
         for item in &module.items {
             if let Item::Function(f) = item
                 && f.body.is_some()
@@ -73,7 +73,7 @@ impl<'m> Functions<'m> {
             Open,
             Done,
         }
-        let mut marks: HashMap<&str, Mark> = HashMap::new();
+        let mut marks: HashMap<&str, Mark> = HashMap::default();
         for item in &module.items {
             let Item::Function(root) = item else { continue };
             if root.body.is_none() || marks.contains_key(&*root.name) {

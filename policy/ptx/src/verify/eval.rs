@@ -10,7 +10,7 @@
 //! Depth and work are bounded. Whatever is beyond the bounds is [`Value::Any`], never wrong.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use crate::hash::HashMap;
 use std::rc::Rc;
 
 use super::facts::{Fact, Facts};
@@ -47,6 +47,9 @@ const EXACT_ROUNDS: u32 = 3;
 const ROUNDS: u32 = 32;
 /// Refining rounds after a solution is found.
 const REFINING: u32 = 2;
+/// Steps of evaluation for a function, and for each of its instructions.
+const WORK: u64 = 100_000;
+const WORK_EACH: u64 = 100;
 
 /// The evaluator of one function.
 pub(super) struct Eval<'c, 'm> {
@@ -58,6 +61,8 @@ pub(super) struct Eval<'c, 'm> {
     same: RefCell<HashMap<Src, Src>>,
     solved: RefCell<HashMap<Src, Value>>,
     solving: RefCell<Option<System>>,
+    /// Facts on an edge.
+    pub(super) on_edges: RefCell<HashMap<u32, Rc<Facts>>>,
     /// Facts at the head of a block.
     pub(super) facts: RefCell<HashMap<u32, Rc<Facts>>>,
     /// Most rounds of the loop at a head, after the first.
@@ -98,8 +103,9 @@ impl<'c, 'm> Eval<'c, 'm> {
             solved: RefCell::default(),
             solving: RefCell::default(),
             facts: RefCell::default(),
+            on_edges: RefCell::default(),
             rounds: RefCell::default(),
-            work: Cell::new(400 * code.instructions.len() as u64 + 100_000),
+            work: Cell::new(WORK_EACH * code.instructions.len() as u64 + WORK),
         }
     }
 
@@ -345,7 +351,7 @@ impl<'c, 'm> Eval<'c, 'm> {
             system.values.insert(src, Value::Never);
             return Value::Never;
         }
-        let values = HashMap::from([(src, Value::Never)]);
+        let values = HashMap::from_iter([(src, Value::Never)]);
         *self.solving.borrow_mut() = Some(System { order: vec![src], values, closed: false });
         let found = self.solve();
         let value = found.get(&src).cloned().unwrap_or(Value::Any);
@@ -415,11 +421,15 @@ impl<'c, 'm> Eval<'c, 'm> {
         let mut value = Value::Never;
         for edge in &self.code.blocks[block as usize].into {
             let from = self.code.edges[*edge as usize].from;
-            if self.code.reachable(from) {
-                let place = Place::new(self.edge_facts(*edge));
-                let operand = self.at_end(register, from, 0);
-                value = value.join(self.value(operand, &place, 0));
+            if !self.code.reachable(from) {
+                continue;
             }
+            if value == Value::Any || !self.spend() {
+                return Value::Any;
+            }
+            let place = Place::new(self.edge_facts(*edge));
+            let operand = self.at_end(register, from, 0);
+            value = value.join(self.value(operand, &place, 0));
         }
         value
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::eval::{Eval, Place, Src};
 use super::flow::{NONE, Way};
 use super::number::{Alt, Region, Value};
+use super::transfer::plain_integer;
 use crate::tree::{Flag, Op, Operand, ScalarType};
 
 /// Most facts kept for a place; the nearest ones are kept.
@@ -130,8 +131,13 @@ impl Eval<'_, '_> {
 
     /// The facts on an edge.
     pub(super) fn edge_facts(&self, edge: u32) -> Rc<Facts> {
+        if let Some(facts) = self.on_edges.borrow().get(&edge) {
+            return Rc::clone(facts);
+        }
         let from = self.code.edges[edge as usize].from;
-        self.block_facts(from).and(self.edge_condition(edge))
+        let facts = self.block_facts(from).and(self.edge_condition(edge));
+        self.on_edges.borrow_mut().insert(edge, Rc::clone(&facts));
+        facts
     }
 
     /// The edge that dominates a block, if there is one: all others come from the block itself or
@@ -247,7 +253,7 @@ impl Eval<'_, '_> {
         }
         let Some((compare, unsigned)) = i.flags().find_map(Compare::from_flag) else { return };
         let (Some(a), Some(b)) = (i.operands.get(1), i.operands.get(2)) else { return };
-        if ty.is_float() || !matches!(ty.bits(), 16 | 32 | 64) || !self.reads(a, b, ty.bits()) {
+        if !plain_integer(ty) || !matches!(ty.bits(), 16 | 32 | 64) || !self.reads(a, b, ty.bits()) {
             return;
         }
         let compare = if holds != opposite { compare } else { compare.not() };
@@ -274,7 +280,8 @@ impl Eval<'_, '_> {
         let Src::Write(index, register) = src else { return None };
         let i = self.code.instructions[index as usize];
         let ty = i.ty()?;
-        let plain = i.guard.is_none() && !ty.is_float() && !i.has(Flag::Sat);
+        let plain =
+            i.guard.is_none() && plain_integer(ty) && i.flags().all(|flag| flag == Flag::Cc);
         let own = self.code.widths[register as usize];
         if !plain || ty.bits() != width || own != width || !self.spend() {
             return None;

@@ -2,7 +2,7 @@
 //! and where they are written, objects. Names are unique in a function (the parser refuses guarded
 //! text in which they are not), so a register is its name.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::opcode::for_each_written;
 use crate::tree::{
@@ -12,6 +12,11 @@ use crate::tree::{
 
 /// No block; as a register number, no register.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// Most edges of a function: so many, and as many for each instruction. Only jump tables make more
+/// than two; a table used from many places makes their product.
+const EDGES: usize = 1 << 16;
+const EDGES_EACH: usize = 8;
 
 /// How an edge is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,7 @@ pub(super) struct Basic {
     pub(super) time: (u32, u32),
 }
 
-/// A shared, local or parameter object.
+/// A shared, local, constant or parameter object.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) space: Space,
@@ -77,6 +82,8 @@ pub(super) struct Code<'m> {
     declared: HashMap<&'m str, u32>,
     bulk: HashMap<&'m str, u32>,
     labels: HashMap<&'m str, u32>,
+    /// Where the jump table at hand leads.
+    ends: Vec<u32>,
     /// Blocks from which control runs off the end of the body.
     off_end: Vec<u32>,
 }
@@ -95,10 +102,10 @@ fn width(ty: ScalarType) -> u32 {
 }
 
 impl<'m> Code<'m> {
-    /// `shared`: the shared variables at module level.
+    /// `outside`: the shared and constant variables at module level.
     pub(super) fn of(
         function: &'m Function,
-        shared: &HashMap<&'m str, &'m Variable>,
+        outside: &HashMap<&'m str, &'m Variable>,
     ) -> Result<Self, FlowError> {
         let mut code = Self::default();
         let mut offset = 0u64;
@@ -126,7 +133,7 @@ impl<'m> Code<'m> {
             code.flatten(body);
         }
         code.graph()?;
-        code.collect_names(shared);
+        code.collect_names(outside);
         code.dominators(function.span)?;
         Ok(code)
     }
@@ -135,7 +142,8 @@ impl<'m> Code<'m> {
         let dynamic = v.linkage == Linkage::Extern;
         let object = Object {
             space: v.space,
-            size: if dynamic { None } else { v.bytes() },
+            // What has no size offers no room.
+            size: if dynamic { None } else { Some(v.bytes().unwrap_or(0)) },
             align: v.alignment(),
             parameter,
             input,
@@ -196,7 +204,7 @@ impl<'m> Code<'m> {
     }
 
     /// Numbers the registers, finds their writers and the module's objects that the code names.
-    fn collect_names(&mut self, shared: &HashMap<&'m str, &'m Variable>) {
+    fn collect_names(&mut self, outside: &HashMap<&'m str, &'m Variable>) {
         for index in 0..self.instructions.len() {
             let instruction = self.instructions[index];
             if let Some(guard) = &instruction.guard {
@@ -211,7 +219,7 @@ impl<'m> Code<'m> {
                     Operand::Address(Address { base: Base::Symbol(name), .. }) => Some(name),
                     _ => None,
                 };
-                if let Some(v) = symbol.and_then(|name| shared.get(&**name))
+                if let Some(v) = symbol.and_then(|name| outside.get(&**name))
                     && !self.object_of.contains_key(&*v.name)
                 {
                     self.object(v, None, false);
@@ -269,8 +277,21 @@ impl<'m> Code<'m> {
             Some(Op::Brx) if i.has(Flag::Idx) => {
                 let list = i.operands.get(1).and_then(Operand::as_symbol);
                 let list = list.and_then(|name| self.targets.get(&**name).copied());
-                for label in list.ok_or(FlowError::Target(i.span))? {
-                    self.edge(block, label, taken, i.span)?;
+                let list = list.ok_or(FlowError::Target(i.span))?;
+                let mut ends = std::mem::take(&mut self.ends);
+                ends.clear();
+                for label in list {
+                    ends.push(*self.labels.get(&**label).ok_or(FlowError::Target(i.span))?);
+                }
+                // One edge to each place, however often the list names it.
+                ends.sort_unstable();
+                ends.dedup();
+                for index in &ends {
+                    self.edge_to(block, *index, taken);
+                }
+                self.ends = ends;
+                if self.edges.len() > EDGES + EDGES_EACH * self.instructions.len() {
+                    return Err(FlowError::Complex(i.span));
                 }
             }
             Some(Op::Ret | Op::Exit | Op::Trap) => {}
@@ -290,12 +311,17 @@ impl<'m> Code<'m> {
 
     fn edge(&mut self, from: u32, label: &Name, way: Way, at: Span) -> Result<(), FlowError> {
         let index = *self.labels.get(&**label).ok_or(FlowError::Target(at))?;
+        self.edge_to(from, index, way);
+        Ok(())
+    }
+
+    /// An edge to the block that starts at an instruction.
+    fn edge_to(&mut self, from: u32, index: u32, way: Way) {
         match self.block_of.get(index as usize) {
             Some(to) => self.link(from, *to, way),
             // A label at the very end of the body.
             None => self.off_end.push(from),
         }
-        Ok(())
     }
 
     fn link(&mut self, from: u32, to: u32, way: Way) {

@@ -1,6 +1,6 @@
 //! What the verifier takes as given of every launch: the contract, and the limits of the GPU.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use super::number::{Alt, Value};
 use crate::contract::{Arena, BlockShape, KernelContract};
@@ -31,7 +31,7 @@ impl Launch {
         Self {
             axes: axes(function, entry.and_then(|entry| entry.block)),
             dynamic_shared: entry.map_or(0, |entry| entry.dynamic_shared),
-            pointers: entry.map_or_else(HashMap::new, |entry| {
+            pointers: entry.map_or_else(HashMap::default, |entry| {
                 entry.pointers.iter().map(|p| (p.offset, p.align)).collect()
             }),
             arena,
@@ -40,7 +40,7 @@ impl Launch {
 
     /// For device functions, which any kernel of the module may reach: what is true of all.
     pub(super) fn of_device(kernels: impl Iterator<Item = Self>, arena: Arena) -> Self {
-        let any = Self { axes: limits(), dynamic_shared: 0, pointers: HashMap::new(), arena };
+        let any = Self { axes: limits(), dynamic_shared: 0, pointers: HashMap::default(), arena };
         let common = kernels.reduce(|mut all, one| {
             for (mine, other) in all.axes.iter_mut().zip(one.axes) {
                 *mine = (mine.0.min(other.0), mine.1.max(other.1));
@@ -48,7 +48,7 @@ impl Launch {
             all.dynamic_shared = all.dynamic_shared.min(one.dynamic_shared);
             all
         });
-        Self { pointers: HashMap::new(), ..common.unwrap_or(any) }
+        Self { pointers: HashMap::default(), ..common.unwrap_or(any) }
     }
 
     /// True for special registers that hold one value as long as a thread runs.

@@ -10,7 +10,7 @@ use super::facts::{Compare, Fact};
 use super::number::{Alt, Region, Value};
 
 /// Longest chain of additions that makes up one step.
-const ADDITIONS: u32 = 8;
+const ADDITIONS: u32 = 32;
 
 /// `register + step` for a register that meets at the head of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

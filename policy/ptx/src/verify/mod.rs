@@ -10,6 +10,7 @@
 //! What it does not show: that a kernel ends, or that it computes anything of use.
 
 mod access;
+mod barriers;
 mod calls;
 mod eval;
 mod facts;
@@ -23,7 +24,7 @@ mod number_tests;
 mod tests;
 mod transfer;
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::check::{Refusal, check};
 use crate::contract::{Arena, Contract, GuardMode, KernelContract};
@@ -31,10 +32,11 @@ use crate::guard::Report;
 use crate::opcode;
 use crate::parse::{Limits, ParseError, parse_guarded};
 use crate::tree::{
-    Block, Function, FunctionKind, Item, Module, Op, Space, Span, Statement, Variable,
+    Block, Function, FunctionKind, Init, Item, Module, Op, Space, Span, Statement, Variable,
 };
 use crate::view::{Kernel, ModuleView, ViewError};
 
+use barriers::Barriers;
 use calls::Functions;
 use eval::Eval;
 use flow::{Code, FlowError};
@@ -52,6 +54,9 @@ pub enum Reason {
     /// A barrier's number or thread count.
     #[error("its barrier is not one of 0 to 15, or its thread count no positive multiple of 32")]
     Barrier,
+    /// Barriers used in ways that must not meet.
+    #[error("its barrier is used with another thread count or another kind of instruction as well")]
+    BarrierUse,
     /// The size of a bulk copy.
     #[error("its size is not shown to be a multiple of 16 and at most 228 KiB")]
     BulkSize,
@@ -195,26 +200,34 @@ pub(crate) fn verify(
     Ok(VerifiedModule { text, lines, module, view, mode, arena: Some(arena), report })
 }
 
+/// Verifies a guarded text once more, for those who have it from elsewhere than [`crate::admit`].
+///
+/// # Errors
+/// [`VerifyError`]: the first thing in the text that is not shown to be safe under the contract.
+pub fn verify_text(text: &[u8], arena: Arena, contract: &Contract) -> Result<(), VerifyError> {
+    verify_module(&parse_guarded(text, &LIMITS)?, arena, contract)
+}
+
 /// Verifies the tree of a final text.
-pub(crate) fn verify_module(
+fn verify_module(
     module: &Module,
     arena: Arena,
     contract: &Contract,
 ) -> Result<(), VerifyError> {
     check(module)?;
-    let mut entries: HashMap<&str, &KernelContract> = HashMap::new();
+    let mut entries: HashMap<&str, &KernelContract> = HashMap::default();
     for entry in &contract.kernels {
         if entries.insert(&entry.kernel, entry).is_some() {
             let reason = Reason::Form("the contract names this kernel twice");
             return Err(VerifyError::new(Span::NONE, &*entry.kernel, reason));
         }
     }
-    let mut shared = HashMap::new();
+    let mut objects = HashMap::default();
     let mut kernels = Vec::new();
     for item in &module.items {
         match item {
-            Item::Variable(v) if v.space.is_shared() => {
-                shared.insert(&*v.name, v);
+            Item::Variable(v) if v.space.is_shared() || constant(v) => {
+                objects.insert(&*v.name, v);
             }
             Item::Variable(v) => {
                 let reason = Reason::Form("module variables live in the arena after guarding");
@@ -231,6 +244,8 @@ pub(crate) fn verify_module(
     functions.check_acyclic(module).map_err(|(at, reason)| VerifyError::new(at, "call", reason))?;
     let device = Launch::of_device(kernels.iter().cloned(), arena);
     let mut kernels = kernels.into_iter();
+    let mut in_kernels = Vec::new();
+    let mut in_functions = Barriers::default();
     for item in &module.items {
         let Item::Function(f) = item else { continue };
         let Some(body) = &f.body else {
@@ -241,9 +256,37 @@ pub(crate) fn verify_module(
             return Err(VerifyError::new(f.span, &*f.name, reason));
         };
         let own = if f.kind == FunctionKind::Entry { kernels.next() } else { None };
-        function(f, body, own.as_ref().unwrap_or(&device), &shared, &functions)?;
+        let launch = own.as_ref().unwrap_or(&device);
+        let (barriers, calls) = function(f, body, launch, &objects, &functions)?;
+        if f.kind == FunctionKind::Entry {
+            in_kernels.push((f, barriers, calls));
+        } else {
+            in_functions
+                .merge(&barriers)
+                .map_err(|reason| VerifyError::new(f.span, &*f.name, reason))?;
+        }
+    }
+    // A kernel that calls anything is taken to reach all functions.
+    for (f, mut barriers, calls) in in_kernels {
+        if calls {
+            barriers
+                .merge(&in_functions)
+                .map_err(|reason| VerifyError::new(f.span, &*f.name, reason))?;
+        }
     }
     Ok(())
+}
+
+/// A constant that holds numbers only may stay: it is read-only, and reads are proved like others.
+fn constant(v: &Variable) -> bool {
+    fn numbers(init: &Init) -> bool {
+        match init {
+            Init::List(items) => items.iter().all(numbers),
+            Init::Int(_) | Init::F32(_) | Init::F64(_) => true,
+            Init::Symbol(_) => false,
+        }
+    }
+    v.space == Space::Const && v.init.as_ref().is_none_or(numbers)
 }
 
 fn pragma(at: Span) -> VerifyError {
@@ -254,15 +297,15 @@ fn function<'m>(
     f: &'m Function,
     body: &'m Block,
     launch: &Launch,
-    shared: &HashMap<&'m str, &'m Variable>,
+    objects: &HashMap<&'m str, &'m Variable>,
     functions: &Functions<'m>,
-) -> Result<(), VerifyError> {
-    let mut variables: HashMap<&str, &Variable> = HashMap::new();
+) -> Result<(Barriers, bool), VerifyError> {
+    let mut variables: HashMap<&str, &Variable> = HashMap::default();
     for v in f.results.iter().chain(&f.params) {
         variables.insert(&v.name, v);
     }
     declarations(body, &mut variables)?;
-    let code = Code::of(f, shared).map_err(|error| match error {
+    let code = Code::of(f, objects).map_err(|error| match error {
         FlowError::Target(at) => {
             VerifyError::new(at, "branch", Reason::Form("its target is no label of the function"))
         }
@@ -283,10 +326,13 @@ fn function<'m>(
         return Err(VerifyError::new(f.span, &*f.name, reason));
     }
     let eval = Eval::new(&code, launch);
+    let mut barriers = Barriers::default();
+    let mut calls = false;
     for (index, i) in code.instructions.iter().enumerate() {
         let refuse = |reason| VerifyError::new(i.span, crate::print::print_instruction(i), reason);
         if i.op() == Some(Op::Call) {
             functions.check_call(i, &variables, &f.params).map_err(refuse)?;
+            calls = true;
             continue;
         }
         // What control cannot reach cannot do anything.
@@ -296,8 +342,9 @@ fn function<'m>(
         let row = opcode::classify(i)
             .map_err(|why| VerifyError::Refused(Refusal::Instruction { at: i.span, why }))?;
         access::check(&eval, index as u32, row).map_err(refuse)?;
+        barriers.add(i).map_err(refuse)?;
     }
-    Ok(())
+    Ok((barriers, calls))
 }
 
 /// Collects the variables of a body; only those that live and die with a thread or block may remain.

@@ -99,7 +99,7 @@ impl Step<'_, '_, '_> {
     fn scalar(&self, width: u32) -> Value {
         let i = self.i;
         let (Some(op), Some(ty)) = (i.op(), i.ty()) else { return Value::Any };
-        if ty.is_float() && op != Op::Cvt || i.has(Flag::Sat) {
+        if op != Op::Cvt && op != Op::Ld && !(plain_integer(ty) && i.flags().all(harmless)) {
             return Value::Any;
         }
         let own = ty.bits();
@@ -289,7 +289,7 @@ impl Step<'_, '_, '_> {
 
     fn convert(&self, to: ScalarType, width: u32) -> Value {
         let Some(from) = self.i.types().nth(1) else { return Value::Any };
-        if to.is_float() || from.is_float() || self.i.flags().next().is_some() {
+        if !plain_integer(to) || !plain_integer(from) || self.i.flags().next().is_some() {
             return Value::Any;
         }
         let Some(Operand::Reg(name)) = self.i.operands.get(1) else { return Value::Any };
@@ -403,6 +403,17 @@ impl Step<'_, '_, '_> {
         }
         Value::Any
     }
+}
+
+/// One number of one width: neither floating-point nor several packed into a register.
+pub(super) fn plain_integer(ty: ScalarType) -> bool {
+    use ScalarType::{B8, B16, B32, B64, S8, S16, S32, S64, U8, U16, U32, U64};
+    matches!(ty, B8 | B16 | B32 | B64 | S8 | S16 | S32 | S64 | U8 | U16 | U32 | U64)
+}
+
+/// Flags that change nothing about the result, or are looked at where they do.
+fn harmless(flag: Flag) -> bool {
+    matches!(flag, Flag::Lo | Flag::Hi | Flag::Wide | Flag::Cc | Flag::To)
 }
 
 fn in_window(alt: Alt) -> Option<Alt> {

@@ -5,6 +5,7 @@ use super::levels::Level;
 use super::warp::{LaneFault, Outcome, Warp, fault};
 use crate::fault::FaultKind;
 use crate::ir::Barrier;
+use crate::jit::code::Site;
 use crate::raw::Segment;
 
 /// Barriers a block has (PTX ISA 9.0, section 9.7.13.1), and one for a cluster that is the block itself.
@@ -137,6 +138,8 @@ pub(crate) struct Common {
     pub(crate) worker: u32,
     pub(crate) shared: Segment,
     pub(crate) barriers: Barriers,
+    /// What compiled code's memory instructions have learnt during this launch.
+    pub(crate) sites: Vec<Site>,
 }
 
 /// A block in execution. Reused for the next one.
@@ -150,7 +153,13 @@ impl Block {
     pub(crate) fn new(launch: &Launch, worker: u32) -> Option<Self> {
         let shared = Segment::zeroed(u64::from(launch.shared_bytes).max(16))?;
         let shared = shared.part(0, u64::from(launch.shared_bytes))?;
-        let common = Common { index: [0; 3], worker, shared, barriers: Barriers::default() };
+        let common = Common {
+            index: [0; 3],
+            worker,
+            shared,
+            barriers: Barriers::default(),
+            sites: Vec::new(),
+        };
         Some(Self { common, warps: (0..launch.warps()).map(Warp::new).collect() })
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::registers::{V32, V64};
 use crate::fault::Fault;
 use crate::ir::Program;
+use crate::jit::{Compiled, background::Machine};
 use crate::memory::{Arena, MemoryMap};
 use crate::raw::{LANES, Segment};
 
@@ -17,6 +18,8 @@ pub(crate) struct Linked {
     /// Constants with addresses filled in, one copy per lane.
     pub(crate) constants32: Vec<V32>,
     pub(crate) constants64: Vec<V64>,
+    /// The program's machine code, when there is any.
+    pub(crate) machine: Machine,
 }
 
 impl Linked {
@@ -24,13 +27,15 @@ impl Linked {
     pub(crate) fn new(program: Arc<Program>, values: &[u64]) -> Self {
         let constants32 = program.constants32.iter().map(|&v| V32([v; LANES])).collect();
         let constants64 = values.iter().map(|&v| V64([v; LANES])).collect();
-        Self { program, constants32, constants64 }
+        Self { program, constants32, constants64, machine: Machine::default() }
     }
 }
 
 /// A launch while it runs.
 pub(crate) struct Launch {
     pub(crate) linked: Arc<Linked>,
+    /// Machine code for parts of it, if the launch uses any.
+    pub(crate) compiled: Option<Arc<Compiled>>,
     /// Index of the kernel in the program's functions.
     pub(crate) kernel: u32,
     pub(crate) grid: [u32; 3],

@@ -28,6 +28,7 @@ macro_rules! level {
             use crate::exec::registers::Registers;
             use crate::exec::run;
             use crate::exec::warp::{Outcome, Warp};
+            use crate::exec::warp_ops;
             use crate::ir::{Lanes, Op};
             use crate::ops::convert::Convert;
             use crate::ops::float32::Float32;
@@ -78,6 +79,11 @@ macro_rules! level {
             }
             $(#[target_feature(enable = $features)])?
             #[inline(never)]
+            fn across(r: &mut Registers<'_>, op: &Op, m: u32) {
+                warp_ops::run(op, r, m)
+            }
+            $(#[target_feature(enable = $features)])?
+            #[inline(never)]
             fn transfer(v: &mut View<'_>, r: &mut Registers<'_>, op: &Op, m: u32) -> Outcome<()> {
                 run::transfer(v, r, op, m)
             }
@@ -97,7 +103,8 @@ macro_rules! level {
                         Op::Half(l) => half(r, l, m),
                         Op::Convert(l) => convert(r, l, m),
                         Op::Compare { .. } => compare(r, op, m),
-                        op => select(r, op, m),
+                        Op::Select32 { .. } | Op::Select64 { .. } => select(r, op, m),
+                        op => across(r, op, m),
                     },
                     |v, r, op, m| transfer(v, r, op, m),
                 )

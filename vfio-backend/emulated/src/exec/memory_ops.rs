@@ -143,19 +143,37 @@ fn store_checked(registers: &Registers<'_>, t: &Transfer, mask: u32, checked: &C
     }
 }
 
-/// Whether the mapping permits the intent.
-fn permits(region: &Region, intent: Intent) -> bool {
-    match intent {
-        Intent::Read => region.access.read,
-        Intent::Write => region.access.write,
-        Intent::Atomic => region.access.read && region.access.write,
-    }
-}
-
 impl View<'_> {
+    /// The region that the first active lane of a global access lies in, and every lane's offset in it. `None` when it
+    /// lies in none or the access is not permitted there.
+    #[inline(always)]
+    fn aim(
+        &mut self,
+        at: &[u64; LANES],
+        mask: u32,
+        (intent, width): (Intent, u64),
+        offsets: &mut [u64; LANES],
+    ) -> Outcome<Option<&Segment>> {
+        if self.launch.arena.is_some() {
+            self.confine(at, mask, intent, width as u32)?;
+        }
+        let first = at[mask.trailing_zeros() as usize & 31];
+        let launch = self.launch;
+        let mut region = launch.map.region(*self.region);
+        if !region.is_some_and(|r| first.wrapping_sub(r.start) < r.segment.len()) {
+            let Some(found) = launch.map.find(first) else { return Ok(None) };
+            *self.region = found;
+            region = launch.map.region(found);
+        }
+        let Some(region) = region.filter(|r| r.permits(intent)) else { return Ok(None) };
+        for i in 0..LANES {
+            offsets[i] = at[i].wrapping_sub(region.start);
+        }
+        Ok(Some(&region.segment))
+    }
+
     /// Runs `f` on the checked access of every active lane of a global access: once when all lie in one region, else
     /// lane by lane.
-    #[inline(always)]
     fn global(
         &mut self,
         at: &[u64; LANES],
@@ -163,29 +181,25 @@ impl View<'_> {
         (intent, width): (Intent, u64),
         mut f: impl FnMut(&Checked<'_>, u32),
     ) -> Outcome<()> {
-        if self.launch.arena.is_some() {
-            self.confine(at, mask, intent, width as u32)?;
+        let mut offsets = [0u64; LANES];
+        if let Some(segment) = self.aim(at, mask, (intent, width), &mut offsets)?
+            && let Some(checked) = segment.check(&offsets, width, width)
+        {
+            f(&checked, mask);
+            return Ok(());
         }
-        for attempt in 0..2 {
-            if let Some(region) = self.launch.map.region(*self.region)
-                && permits(region, intent)
-            {
-                let mut offsets = [0u64; LANES];
-                for i in 0..LANES {
-                    offsets[i] = at[i].wrapping_sub(region.start);
-                }
-                if let Some(checked) = region.segment.check(&offsets, width, width) {
-                    f(&checked, mask);
-                    return Ok(());
-                }
-            }
-            let first = at[mask.trailing_zeros() as usize & 31];
-            match self.launch.map.find(first) {
-                Some(found) if attempt == 0 && found != *self.region => *self.region = found,
-                _ => break,
-            }
-        }
-        // Several regions, or a fault: one lane after the other.
+        self.apart(at, mask, (intent, width), f)
+    }
+
+    /// The same for an access whose lanes lie in several regions, or one that faults: one lane after the other.
+    #[cold]
+    fn apart(
+        &mut self,
+        at: &[u64; LANES],
+        mask: u32,
+        (intent, width): (Intent, u64),
+        mut f: impl FnMut(&Checked<'_>, u32),
+    ) -> Outcome<()> {
         for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
             let (region, offset) =
                 self.place(at[lane], width as u32, width as u32, intent, lane as u32)?;
@@ -225,7 +239,7 @@ impl View<'_> {
             return fault(lane, FaultKind::OutsideArena { intent, address, width });
         }
         match self.launch.map.locate(address, u64::from(width)) {
-            Some((region, offset)) if permits(region, intent) => Ok((region, offset)),
+            Some((region, offset)) if region.permits(intent) => Ok((region, offset)),
             Some(_) => fault(lane, FaultKind::Forbidden { space, intent, address, width }),
             None => fault(lane, FaultKind::Unmapped { space, intent, address, width }),
         }
@@ -299,6 +313,30 @@ impl View<'_> {
         Ok(())
     }
 
+    /// The space that all lanes of a generic access share, with the addresses made relative to it. `None` when they
+    /// differ, or share one of the rarer windows.
+    #[inline(always)]
+    fn common_space(at: &mut [u64; LANES]) -> Option<Space> {
+        let (first, mut all, mut differ) = (at[0], [0u64; LANES], [0u64; LANES]);
+        for i in 0..LANES {
+            all[i] = at[i];
+            differ[i] = at[i] ^ first;
+        }
+        // Every window has this bit set; device memory lies below.
+        if crate::raw::fold(&all) & window::SHARED == 0 {
+            return Some(Space::Global);
+        }
+        if first.wrapping_sub(window::SHARED) >= window::SIZE
+            || crate::raw::fold(&differ) >= window::SIZE
+        {
+            return None;
+        }
+        for a in at.iter_mut() {
+            *a &= window::SIZE - 1;
+        }
+        Some(Space::Shared)
+    }
+
     /// Splits a generic access by window and runs `f` for each part with its space and the addresses inside it.
     pub(crate) fn split(
         &mut self,
@@ -354,11 +392,17 @@ impl View<'_> {
                 self.load_in(registers, t, space, &at, mask)
             }
             Target::Frame => {
-                let at = [u64::from(self.frame) + t.memory.offset as u32 as u64; LANES];
-                self.load_local(registers, t, &at, mask)
+                let at = u64::from(self.frame) + t.memory.offset as u32 as u64;
+                if self.load_frame(registers, t, at as usize, mask) {
+                    return Ok(());
+                }
+                self.load_local(registers, t, &[at; LANES], mask)
             }
             Target::Generic => {
-                let at = addresses(registers, &t.memory, mask);
+                let mut at = addresses(registers, &t.memory, mask);
+                if let Some(space) = Self::common_space(&mut at) {
+                    return self.load_in(registers, t, space, &at, mask);
+                }
                 self.split(&at, mask, |view, space, at, mask| {
                     view.load_in(registers, t, space, at, mask)
                 })
@@ -378,7 +422,14 @@ impl View<'_> {
         let width = u64::from(t.width) * u64::from(t.count);
         match space {
             Space::Global | Space::Const => {
-                self.global(at, mask, (Intent::Read, width), |checked, mask| {
+                let mut offsets = [0u64; LANES];
+                if let Some(segment) = self.aim(at, mask, (Intent::Read, width), &mut offsets)?
+                    && let Some(checked) = segment.check(&offsets, width, width)
+                {
+                    load_checked(registers, t, mask, &checked);
+                    return Ok(());
+                }
+                self.apart(at, mask, (Intent::Read, width), |checked, mask| {
                     load_checked(registers, t, mask, checked);
                 })
             }
@@ -416,11 +467,17 @@ impl View<'_> {
                 self.store_in(registers, t, space, &at, mask)
             }
             Target::Frame => {
-                let at = [u64::from(self.frame) + t.memory.offset as u32 as u64; LANES];
-                self.store_local(registers, t, &at, mask)
+                let at = u64::from(self.frame) + t.memory.offset as u32 as u64;
+                if self.store_frame(registers, t, at as usize, mask) {
+                    return Ok(());
+                }
+                self.store_local(registers, t, &[at; LANES], mask)
             }
             Target::Generic => {
-                let at = addresses(registers, &t.memory, mask);
+                let mut at = addresses(registers, &t.memory, mask);
+                if let Some(space) = Self::common_space(&mut at) {
+                    return self.store_in(registers, t, space, &at, mask);
+                }
                 self.split(&at, mask, |view, space, at, mask| {
                     view.store_in(registers, t, space, at, mask)
                 })
@@ -439,9 +496,18 @@ impl View<'_> {
     ) -> Outcome<()> {
         let width = u64::from(t.width) * u64::from(t.count);
         match space {
-            Space::Global => self.global(at, mask, (Intent::Write, width), |checked, mask| {
-                store_checked(registers, t, mask, checked);
-            }),
+            Space::Global => {
+                let mut offsets = [0u64; LANES];
+                if let Some(segment) = self.aim(at, mask, (Intent::Write, width), &mut offsets)?
+                    && let Some(checked) = segment.check(&offsets, width, width)
+                {
+                    store_checked(registers, t, mask, &checked);
+                    return Ok(());
+                }
+                self.apart(at, mask, (Intent::Write, width), |checked, mask| {
+                    store_checked(registers, t, mask, checked);
+                })
+            }
             Space::Shared => match self.shared.check(at, width, width) {
                 Some(checked) => {
                     store_checked(registers, t, mask, &checked);
@@ -473,18 +539,87 @@ impl View<'_> {
     }
 
     /// Checks a local access of every active lane.
+    #[inline(always)]
     fn check_local(&self, at: &[u64; LANES], mask: u32, intent: Intent, width: u64) -> Outcome<()> {
         let len = self.local.len() as u64 * 4;
         let ok = |a: u64| a.checked_add(width).is_some_and(|end| end <= len);
-        let bad =
-            (0..LANES).any(|i| mask >> i & 1 != 0 && (!ok(at[i]) || !at[i].is_multiple_of(width)));
-        if bad {
+        let limit = len.saturating_sub(width);
+        let mut bad = [u64::from(len < width); LANES];
+        for i in 0..LANES {
+            // Inactive lanes repeat an active one's address.
+            bad[i] |= u64::from(at[i] > limit) | (at[i] & (width - 1));
+        }
+        if crate::raw::fold(&bad) != 0 {
             blame(mask, at, (Space::Local, intent, width as u32), width as u32, ok)
         } else {
             Ok(())
         }
     }
 
+    /// Loads words at one place of the frame, which lowering has checked. `false` for narrower elements.
+    #[inline(always)]
+    fn load_frame(
+        &self,
+        registers: &mut Registers<'_>,
+        t: &Transfer,
+        at: usize,
+        mask: u32,
+    ) -> bool {
+        let (step, wide) = (usize::from(t.width) / 4, t.value.is_wide());
+        if !matches!((step, wide), (1, false) | (2, true)) || !at.is_multiple_of(4) {
+            return false;
+        }
+        for e in 0..usize::from(t.count) {
+            let (slot, word) = (t.slots[e & 3], at / 4 + e * step);
+            let (Some(low), Some(high)) = (self.local.get(word), self.local.get(word + step - 1))
+            else {
+                return false;
+            };
+            if slot == NONE {
+            } else if wide {
+                let mut out = [0; LANES];
+                for i in 0..LANES {
+                    out[i] = u64::from(low.0[i]) | u64::from(high.0[i]) << 32;
+                }
+                u64::write(registers, slot, mask, out);
+            } else {
+                u32::write(registers, slot, mask, low.0);
+            }
+        }
+        true
+    }
+
+    /// Stores words at one place of the frame, which lowering has checked. `false` for narrower elements.
+    #[inline(always)]
+    fn store_frame(
+        &mut self,
+        registers: &Registers<'_>,
+        t: &Transfer,
+        at: usize,
+        mask: u32,
+    ) -> bool {
+        let (step, wide) = (usize::from(t.width) / 4, t.value.is_wide());
+        if !matches!((step, wide), (1, false) | (2, true)) || !at.is_multiple_of(4) {
+            return false;
+        }
+        for e in 0..usize::from(t.count) {
+            let (slot, word) = (t.slots[e & 3], at / 4 + e * step);
+            let Some(words) = self.local.get_mut(word..word + step) else { return false };
+            for (half, out) in words.iter_mut().enumerate() {
+                for i in 0..LANES {
+                    let value = if wide {
+                        (u64::read(registers, slot)[i] >> (32 * half)) as u32
+                    } else {
+                        u32::read(registers, slot)[i]
+                    };
+                    out.0[i] = if mask & BITS[i] != 0 { value } else { out.0[i] };
+                }
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
     fn load_local(
         &mut self,
         registers: &mut Registers<'_>,
@@ -530,6 +665,7 @@ impl View<'_> {
         Ok(())
     }
 
+    #[inline(always)]
     fn store_local(
         &mut self,
         registers: &Registers<'_>,

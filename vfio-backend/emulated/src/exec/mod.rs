@@ -20,3 +20,8 @@ mod run;
 mod special;
 mod warp;
 mod warp_ops;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;

@@ -33,8 +33,12 @@ struct Thread {
 impl Thread {
     fn new(lane: u32) -> Self {
         Self {
-            r32: (0..SLOTS).map(|s| lane.wrapping_mul(0x9e37_79b9).rotate_left(u32::from(s))).collect(),
-            r64: (0..SLOTS).map(|s| u64::from(lane).wrapping_mul(0x1234_5678_9abc_def1) << s).collect(),
+            r32: (0..SLOTS)
+                .map(|s| lane.wrapping_mul(0x9e37_79b9).rotate_left(u32::from(s)))
+                .collect(),
+            r64: (0..SLOTS)
+                .map(|s| u64::from(lane).wrapping_mul(0x1234_5678_9abc_def1) << s)
+                .collect(),
             preds: (0..PREDS).map(|p| lane >> p & 1 != 0).collect(),
         }
     }
@@ -63,11 +67,13 @@ impl Thread {
             }
             match op {
                 Op::Int32(l) => {
-                    let o = [l.a, l.b, l.c].map(|s| if s == NONE { 0 } else { self.read32(program, s) });
+                    let o = [l.a, l.b, l.c]
+                        .map(|s| if s == NONE { 0 } else { self.read32(program, s) });
                     self.r32[usize::from(l.d)] = l.op.scalar(o, l.x) as u32;
                 }
                 Op::Float32(l) => {
-                    let o = [l.a, l.b, l.c].map(|s| if s == NONE { 0 } else { self.read32(program, s) });
+                    let o = [l.a, l.b, l.c]
+                        .map(|s| if s == NONE { 0 } else { self.read32(program, s) });
                     self.r32[usize::from(l.d)] = l.op.scalar(o, l.x) as u32;
                 }
                 Op::Int64(l) => {
@@ -93,7 +99,8 @@ impl Thread {
                     }
                 }
                 Op::Logic { table, d, a, b } => {
-                    let n = 2 * u8::from(self.preds[usize::from(a)]) + u8::from(self.preds[usize::from(b)]);
+                    let n = 2 * u8::from(self.preds[usize::from(a)])
+                        + u8::from(self.preds[usize::from(b)]);
                     self.preds[usize::from(d)] = table >> n & 1 != 0;
                 }
                 Op::Branch { to } => pc = to as usize,
@@ -124,13 +131,15 @@ fn instruction(length: u32) -> impl Strategy<Value = Op> {
         .copied()
         .filter(|op| {
             let s = op.signature();
-            s.result == crate::ops::Class::W64 && s.sources.iter().all(|&c| c == crate::ops::Class::W64)
+            s.result == crate::ops::Class::W64
+                && s.sources.iter().all(|&c| c == crate::ops::Class::W64)
         })
         .collect();
     let compares: Vec<Compare> =
         Compare::ALL.iter().copied().filter(|c| c.class() == crate::ops::Class::W32).collect();
     let slots = || (0..SLOTS, source(), source(), source(), any::<u8>());
-    let combine = prop::sample::select(vec![Combine::None, Combine::And, Combine::Or, Combine::Xor]);
+    let combine =
+        prop::sample::select(vec![Combine::None, Combine::And, Combine::Or, Combine::Xor]);
     prop_oneof![
         4 => (ints, slots()).prop_map(|(op, (d, a, b, c, x))| Op::Int32(Lanes { op, x, d, a, b, c })),
         2 => (floats, slots()).prop_map(|(op, (d, a, b, c, x))| Op::Float32(Lanes { op, x, d, a, b, c })),
@@ -150,7 +159,8 @@ fn instruction(length: u32) -> impl Strategy<Value = Op> {
 fn programs() -> impl Strategy<Value = Program> {
     (4u32..40).prop_flat_map(|length| {
         prop::collection::vec((guard(), instruction(length)), length as usize).prop_map(|body| {
-            let mut code: Vec<Inst> = body.into_iter().map(|(guard, op)| Inst { guard, op }).collect();
+            let mut code: Vec<Inst> =
+                body.into_iter().map(|(guard, op)| Inst { guard, op }).collect();
             code.push(Inst { guard: Guard::ALWAYS, op: Op::Exit });
             let function = Function {
                 name: "random".into(),
@@ -179,6 +189,7 @@ fn programs() -> impl Strategy<Value = Program> {
 fn launch(program: Program) -> Launch {
     Launch {
         linked: Arc::new(Linked::new(Arc::new(program), &[])),
+        compiled: None,
         kernel: 0,
         grid: [1; 3],
         block: [32, 1, 1],
@@ -231,7 +242,7 @@ proptest! {
                 }
             }
             let shared = Segment::zeroed(16).unwrap();
-            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default() };
+            let mut common = Common { index: [0; 3], worker: 0, shared, barriers: Barriers::default(), sites: Vec::new() };
             loop {
                 match level.run(&mut warp, &mut common, &launch) {
                     Ok(Turn::Done) => break,

@@ -11,6 +11,7 @@ use super::warp::{Group, Outcome, Wait, Warp, fault};
 use super::{fragments, matrix, mbarrier, print, special, warp_ops};
 use crate::fault::{FaultKind, Space};
 use crate::ir::{Barrier, Combine, NONE, Op, Value, window};
+use crate::jit::code::State;
 use crate::raw::LANES;
 
 /// Warp instructions of a turn.
@@ -31,7 +32,8 @@ pub(crate) fn run(
     memory: impl Fn(&mut View<'_>, &mut Registers<'_>, &Op, u32) -> Outcome<()>,
 ) -> Outcome<Turn> {
     let program = &*launch.linked.program;
-    let code = &program.code[..];
+    let compiled = launch.compiled.as_deref();
+    let code = compiled.map_or(&program.code[..], |c| &c.code[..]);
     let constants = (&launch.linked.constants32[..], &launch.linked.constants64[..]);
     let mut fuel = TURN;
     let mut rotate = false;
@@ -55,8 +57,20 @@ pub(crate) fn run(
         let mut limit = warp.limit(frame_index, pc + 1);
         let mut spins = 0u32;
         let mut polls = false;
-        let Warp { r32, r64, preds, local, groups, region, work, clock, tid, index, live, .. } =
-            &mut *warp;
+        let Warp {
+            r32,
+            r64,
+            preds,
+            local,
+            groups,
+            region,
+            work,
+            clock,
+            tid,
+            index: index_of_warp,
+            live,
+            ..
+        } = &mut *warp;
         let mut registers = Registers {
             r32: &mut r32[frame.base32 as usize..],
             r64: &mut r64[frame.base64 as usize..],
@@ -120,7 +134,57 @@ pub(crate) fn run(
                 park!(pc, mask, Wait::Ready);
                 continue 'schedule;
             }
-            let inst = &code[pc as usize];
+            let mut inst = &code[pc as usize];
+            if let (Op::Compiled(index), Some(compiled)) = (inst.op, compiled) {
+                account!(pc);
+                let state = State {
+                    registers: &mut registers,
+                    local: &mut local[..],
+                    frame: frame.local,
+                    tid: &*tid,
+                    warp: *index_of_warp,
+                };
+                let ended = compiled.regions[index as usize].call(state, common, launch, mask);
+                let issued = ended.instructions.div_ceil(u64::from(mask.count_ones().max(1)));
+                work.warp_instructions += issued;
+                work.thread_instructions += ended.instructions;
+                fuel -= issued as i64;
+                let first = ended.exits[ended.unfinished.trailing_zeros() as usize & 31];
+                if ended.unfinished != mask || !ended.is_together(first) {
+                    ended.each_place(|place, lanes| park!(place, lanes, Wait::Ready));
+                    let finished = mask & !ended.unfinished;
+                    if finished != 0 {
+                        warp.exit(frame_index, finished);
+                        common.barriers.exit(finished.count_ones());
+                    }
+                    if fuel <= 0 {
+                        return Ok(Turn::Yielded);
+                    }
+                    continue 'schedule;
+                }
+                start = first;
+                if first != pc {
+                    let backward = first < pc;
+                    pc = first;
+                    if !groups.is_empty() {
+                        limit = nearest(groups, frame_index, pc);
+                        spins += u32::from(backward);
+                    }
+                    let spinning = spins > if polls { ROTATE_POLLING } else { ROTATE_QUIET };
+                    if spinning && !groups.is_empty() {
+                        park!(pc, mask, Wait::Ready);
+                        rotate = true;
+                        continue 'schedule;
+                    }
+                    if fuel <= 0 {
+                        park!(pc, mask, Wait::Ready);
+                        return Ok(Turn::Yielded);
+                    }
+                    continue;
+                }
+                // Compiled code wants this one interpreted.
+                inst = &program.code[pc as usize];
+            }
             let active = if inst.guard.is_always() {
                 mask
             } else {
@@ -205,7 +269,8 @@ pub(crate) fn run(
                     registers.set_pred(d, active, value);
                 }
                 Op::Special { which, d } => {
-                    let context = special::Context { launch, common, tid: &*tid, warp: *index };
+                    let context =
+                        special::Context { launch, common, tid: &*tid, warp: *index_of_warp };
                     special::read(
                         &context,
                         which,
@@ -310,7 +375,7 @@ pub(crate) fn run(
                             ));
                         }
                         Op::MoveMatrix { d, a } => matrix::transpose(&mut registers, d, a, active),
-                        ref op => warp_ops::run(op, &mut registers, active),
+                        ref op => arith(&mut registers, op, active),
                     }
                 }
                 Op::ActiveMask { d } => u32::write(&mut registers, d, active, [active; LANES]),
@@ -462,7 +527,8 @@ pub(crate) fn run(
                     attempt!(print::assert_failed(&mut view!(), &inst.op, active));
                 }
                 Op::Print { .. } => attempt!(print::print(&mut view!(), &inst.op, active)),
-                Op::Nop => {}
+                // A region's beginning is handled above.
+                Op::Nop | Op::Compiled(_) => {}
             }
             pc += 1;
         }

@@ -81,7 +81,10 @@ fn fault(declarations: &str, body: &str, value: u64) -> crate::fault::Fault {
 
 #[test]
 fn a_fault_names_line_block_thread_and_address() {
-    let text = kernel("", "mov.u32 %r2, %ctaid.x;\nsetp.ne.u32 %p1, %r2, 2;\n@%p1 bra DONE;\nsetp.lt.u32 %p1, %r1, 37;\n@%p1 bra DONE;\nst.global.u32 [%rd2], %r1;\nDONE:");
+    let text = kernel(
+        "",
+        "mov.u32 %r2, %ctaid.x;\nsetp.ne.u32 %p1, %r2, 2;\n@%p1 bra DONE;\nsetp.lt.u32 %p1, %r1, 37;\n@%p1 bra DONE;\nst.global.u32 [%rd2], %r1;\nDONE:",
+    );
     let line = 1 + text.lines().position(|l| l.contains("st.global")).unwrap() as u32;
     let mut bench = load(&text).unwrap();
     let config = bench.config(4, 64, 0xdead_0000);
@@ -118,7 +121,11 @@ fn misaligned_and_forbidden_accesses_fault() {
     assert!(matches!(shared.kind, FaultKind::Misaligned { space: Space::Shared, .. }));
     let shared = fault(".shared .align 4 .b8 s[64];\n", "st.shared.u32 [s+64], %r1;", 0);
     assert!(matches!(shared.kind, FaultKind::Unmapped { space: Space::Shared, .. }));
-    let local = fault("", ".local .align 4 .b8 l[64];\nmov.u64 %rd4, l;\nst.local.u32 [%rd4+1048576], %r1;", 0);
+    let local = fault(
+        "",
+        ".local .align 4 .b8 l[64];\nmov.u64 %rd4, l;\nst.local.u32 [%rd4+1048576], %r1;",
+        0,
+    );
     assert!(matches!(local.kind, FaultKind::Unmapped { space: Space::Local, .. }));
     let constant = fault(
         ".const .align 4 .u32 c = 5;\n",
@@ -226,7 +233,11 @@ fn barriers_reduce_and_pair_up() {
 
 #[test]
 fn a_barrier_that_not_all_reach_is_a_deadlock() {
-    let stuck = fault("", "setp.gt.u32 %p1, %r1, 31;\n@%p1 bra WAIT;\nbar.sync 1;\nbra END;\nWAIT:\nbar.sync 2;\nEND:", 0);
+    let stuck = fault(
+        "",
+        "setp.gt.u32 %p1, %r1, 31;\n@%p1 bra WAIT;\nbar.sync 1;\nbra END;\nWAIT:\nbar.sync 2;\nEND:",
+        0,
+    );
     assert!(matches!(stuck.kind, FaultKind::Deadlock { .. }), "{stuck}");
     let stuck = fault(
         "",
@@ -269,7 +280,8 @@ fn recursion_works_until_the_stack_is_full() {
 
 #[test]
 fn register_parameters_travel_both_ways() {
-    let declarations = ".func (.reg .b32 %out) twice(.reg .b32 %in) {\nadd.u32 %out, %in, %in;\nret;\n}\n";
+    let declarations =
+        ".func (.reg .b32 %out) twice(.reg .b32 %in) {\nadd.u32 %out, %in, %in;\nret;\n}\n";
     let got = results(declarations, "call (%r2), twice, (%r1);\nst.global.u32 [%rd3], %r2;", 0);
     assert!(got.iter().enumerate().all(|(i, &w)| w == 2 * i as u32), "{got:?}");
 }

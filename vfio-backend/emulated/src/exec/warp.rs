@@ -100,6 +100,8 @@ pub(crate) struct Warp {
     pub(crate) index: u32,
     /// Thread indices.
     pub(crate) tid: [V32; 3],
+    /// The block shape they were computed for.
+    shape: [u32; 3],
     /// The region of the map that the last access hit.
     pub(crate) region: usize,
     pub(crate) work: Work,
@@ -119,6 +121,7 @@ impl Warp {
             live: 0,
             index,
             tid: [V32([0; LANES]); 3],
+            shape: [0; 3],
             region: 0,
             work: Work::default(),
             clock: 0,
@@ -134,11 +137,15 @@ impl Warp {
             n if n >= LANES as u32 => u32::MAX,
             n => (1 << n) - 1,
         };
-        for lane in 0..LANES as u32 {
-            let linear = first + lane;
-            self.tid[0].0[lane as usize] = linear % block[0];
-            self.tid[1].0[lane as usize] = linear / block[0] % block[1];
-            self.tid[2].0[lane as usize] = linear / block[0] / block[1];
+        // Every block of a launch has the same shape.
+        if self.shape != block {
+            self.shape = block;
+            for lane in 0..LANES as u32 {
+                let linear = first + lane;
+                self.tid[0].0[lane as usize] = linear % block[0];
+                self.tid[1].0[lane as usize] = linear / block[0] % block[1];
+                self.tid[2].0[lane as usize] = linear / block[0] / block[1];
+            }
         }
         self.r32.resize(kernel.slots32 as usize, V32([0; LANES]));
         self.r64.resize(kernel.slots64 as usize, V64([0; LANES]));

@@ -1,7 +1,7 @@
 //! Instructions that move values between the lanes of a warp: shuffles, votes, matches and reductions.
 //! Source: PTX ISA 9.0, sections 9.7.9.6 and 9.7.13.
 
-use super::registers::{Lane, Registers};
+use super::registers::{BITS, Lane, Registers, fold};
 use super::warp::Warp;
 use crate::ir::{NONE, Op, Redux, Shuffle, Slot, Vote};
 use crate::raw::LANES;
@@ -28,6 +28,7 @@ pub(crate) fn members(op: &Op, registers: &Registers<'_>, mask: u32) -> Option<u
 }
 
 /// Runs a warp-wide instruction for the lanes of `mask`, all of which have arrived.
+#[inline(always)]
 pub(crate) fn run(op: &Op, registers: &mut Registers<'_>, mask: u32) {
     match *op {
         Op::Shuffle { mode, d, p, a, b, c, .. } => shuffle(registers, mode, [d, p, a, b, c], mask),
@@ -101,25 +102,30 @@ pub(crate) fn shuffle(
 ) {
     let (source, count, limit) =
         (*u32::read(registers, a), u32::read(registers, b), u32::read(registers, c));
-    let mut out = [0; LANES];
-    let mut valid = 0;
-    for lane in 0..LANES as u32 {
-        let (n, c) = (count[lane as usize] & 31, limit[lane as usize]);
+    // Two loops: the first has no access that depends on data, and becomes vector instructions.
+    let mut from = [0u32; LANES];
+    let mut inside = [0u32; LANES];
+    for i in 0..LANES {
+        let lane = i as u32;
+        let (n, c) = (count[i] & 31, limit[i]);
         let (clamp, segment) = (c & 31, c >> 8 & 31);
         let highest = (lane & segment) | (clamp & !segment);
-        let lowest = lane & segment;
-        let (from, inside) = match mode {
+        let (there, valid) = match mode {
             Shuffle::Up => (lane.wrapping_sub(n), lane as i32 - n as i32 >= highest as i32),
             Shuffle::Down => (lane + n, lane + n <= highest),
             Shuffle::Butterfly => (lane ^ n, lane ^ n <= highest),
             Shuffle::Index => {
-                let from = lowest | (n & !segment);
-                (from, from <= highest)
+                let there = (lane & segment) | (n & !segment);
+                (there, there <= highest)
             }
         };
-        let from = if inside { from } else { lane };
-        out[lane as usize] = source[from as usize & 31];
-        valid |= u32::from(inside) << lane;
+        from[i] = if valid { there & 31 } else { lane };
+        inside[i] = if valid { BITS[i] } else { 0 };
+    }
+    let valid = fold(&inside);
+    let mut out = [0; LANES];
+    for i in 0..LANES {
+        out[i] = source[from[i] as usize & 31];
     }
     if d != NONE {
         u32::write(registers, d, mask, out);

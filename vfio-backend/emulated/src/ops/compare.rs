@@ -63,9 +63,7 @@ macro_rules! comparisons {
         pub(crate) enum Compare { $( $(#[doc = $doc])* $name, )+ }
 
         impl Compare {
-            /// Every comparison, for tests.
-            #[cfg(test)]
-            #[allow(dead_code)] // Not every family has a test that walks it.
+            /// Every comparison.
             pub(crate) const ALL: &'static [Compare] = &[$(Compare::$name,)+];
 
             /// Class of both operands.

@@ -14,6 +14,8 @@ pub(crate) mod int32;
 pub(crate) mod int64;
 pub(crate) mod rounding;
 pub(crate) mod soft64;
+#[cfg(test)]
+mod tests;
 pub(crate) mod transcendental;
 
 /// The register file an operand lives in.
@@ -74,9 +76,7 @@ macro_rules! lane_ops {
         pub(crate) enum $family { $( $(#[doc = $doc])* $name, )+ }
 
         impl $family {
-            /// Every operation of the family, for tests.
-            #[cfg(test)]
-            #[allow(dead_code)] // Not every family has a test that walks it.
+            /// Every operation of the family.
             pub(crate) const ALL: &'static [$family] = &[$($family::$name,)+];
 
             /// Operand classes.

@@ -46,7 +46,13 @@ fn word() -> impl Strategy<Value = u64> {
         0x7fff_ffff_ffff_ffff,
         u64::MAX,
     ]);
-    prop_oneof![special, any::<u64>(), any::<u32>().prop_map(u64::from), any::<f32>().prop_map(|v| u64::from(v.to_bits())), any::<f64>().prop_map(f64::to_bits)]
+    prop_oneof![
+        special,
+        any::<u64>(),
+        any::<u32>().prop_map(u64::from),
+        any::<f32>().prop_map(|v| u64::from(v.to_bits())),
+        any::<f64>().prop_map(f64::to_bits)
+    ]
 }
 
 /// A register file of three operands of 32 lanes in both widths.
@@ -58,8 +64,12 @@ struct File {
 
 impl File {
     fn new(values: &[u64]) -> Self {
-        let lane = |slot: usize, i: usize| values[(slot * 32 + i) % values.len()].rotate_left((slot * 7 + i) as u32 & 3);
-        let exact = |slot: usize, i: usize| if i < 16 { values[(slot * 32 + i) % values.len()] } else { lane(slot, i) };
+        let lane = |slot: usize, i: usize| {
+            values[(slot * 32 + i) % values.len()].rotate_left((slot * 7 + i) as u32 & 3)
+        };
+        let exact = |slot: usize, i: usize| {
+            if i < 16 { values[(slot * 32 + i) % values.len()] } else { lane(slot, i) }
+        };
         Self {
             r32: (0..4).map(|s| V32(std::array::from_fn(|i| exact(s, i) as u32))).collect(),
             r64: (0..4).map(|s| V64(std::array::from_fn(|i| exact(s, i)))).collect(),
@@ -68,7 +78,13 @@ impl File {
     }
 
     fn registers(&mut self) -> Registers<'_> {
-        Registers { r32: &mut self.r32, r64: &mut self.r64, preds: &mut self.preds, c32: &[], c64: &[] }
+        Registers {
+            r32: &mut self.r32,
+            r64: &mut self.r64,
+            preds: &mut self.preds,
+            c32: &[],
+            c64: &[],
+        }
     }
 
     fn read(&self, class: Class, slot: usize, lane: usize) -> u64 {
@@ -101,7 +117,11 @@ fn check_row<T: Copy + std::fmt::Debug>(
             operands[i] = before.read(*class, i, lane);
         }
         let got = file.read(signature.result, 3, lane);
-        let want = if mask >> lane & 1 != 0 { scalar(operands) } else { before.read(signature.result, 3, lane) };
+        let want = if mask >> lane & 1 != 0 {
+            scalar(operands)
+        } else {
+            before.read(signature.result, 3, lane)
+        };
         assert_eq!(got, want, "{op:?} x={x} lane {lane} operands {operands:x?}");
     }
 }
@@ -266,7 +286,10 @@ fn every_half_survives_widening() {
         if !wide.is_nan() {
             assert_eq!(f16_to_f32(h).to_bits(), wide.to_f32().to_bits(), "{h:x}");
             assert_eq!(f32_to_f16(f16_to_f32(h)), h);
-            assert_eq!(Convert::F16ToF32.scalar([u64::from(h), 0, 0], 0) as u32, wide.to_f32().to_bits());
+            assert_eq!(
+                Convert::F16ToF32.scalar([u64::from(h), 0, 0], 0) as u32,
+                wide.to_f32().to_bits()
+            );
         }
         let wide = ::half::bf16::from_bits(h as u16);
         if !wide.is_nan() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use turnstile_corpus::{Arg, Case};
 use turnstile_emulated::memory::{ARENA_BASE, Access, AddressSpace, Arena};
-use turnstile_emulated::{LaunchConfig, LaunchReport, LoadedProgram};
+use turnstile_emulated::{Engine, LaunchConfig, LaunchReport, LoadedProgram};
 use turnstile_ptx::view::ModuleView;
 use turnstile_ptx::{Limits, parse};
 
@@ -62,12 +62,23 @@ impl<'c> Prepared<'c> {
     }
 
     /// Launches with so many host threads.
+    #[allow(dead_code)] // Not everybody who includes this file launches both ways.
     pub(crate) fn launch(&mut self, workers: u32) -> Result<LaunchReport, String> {
+        self.launch_on(Engine::Interpreter, workers)
+    }
+
+    /// Launches on an engine.
+    pub(crate) fn launch_on(
+        &mut self,
+        engine: Engine,
+        workers: u32,
+    ) -> Result<LaunchReport, String> {
         let launch = &self.case.launch;
         let config = LaunchConfig {
             dynamic_shared_bytes: launch.shared,
             cooperative: launch.cooperative,
             workers,
+            engine,
             time_limit: Duration::from_secs(60),
             ..LaunchConfig::new(launch.grid, launch.block, self.params.clone())
         };
@@ -76,15 +87,28 @@ impl<'c> Prepared<'c> {
         self.program.launch(self.case.kernel.entry, &config, map, &stop).map_err(|e| e.to_string())
     }
 
-    /// Compares every buffer with what the host computed.
-    #[allow(dead_code)] // The benchmark only times.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// The contents of every buffer.
+    #[allow(dead_code)] // As above.
+    pub(crate) fn outputs(&self) -> Result<Vec<Vec<u8>>, String> {
         let mut outputs = Vec::new();
         for (buffer, address) in self.case.buffers.iter().zip(&self.addresses) {
             let mut bytes = vec![0; buffer.initial.len()];
             self.space.read(*address, &mut bytes).map_err(|e| e.to_string())?;
             outputs.push(bytes);
         }
+        Ok(outputs)
+    }
+
+    /// How many pieces of the program are machine code.
+    #[allow(dead_code)] // As above.
+    pub(crate) fn regions(&self) -> usize {
+        self.program.compiled_regions()
+    }
+
+    /// Compares every buffer with what the host computed.
+    #[allow(dead_code)] // The benchmark only times.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let outputs = self.outputs()?;
         self.case.check(&outputs).map_err(|e| e.to_string())
     }
 }

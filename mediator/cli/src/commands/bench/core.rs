@@ -23,8 +23,11 @@ const APERTURE: u64 = 1 << 20;
 const HEAP: u64 = 512 << 10;
 const RING: u64 = 0x4000;
 const DEPTH: u32 = 256;
-/// Commands pushed before the clock starts.
+/// Most commands each tenant has waiting when the clock starts, and least.
 const BATCH: u64 = 128;
+const LEAST: u64 = 8;
+/// Commands waiting at once, over all tenants, as far as [`LEAST`] allows.
+const WAITING: u64 = 4096;
 
 const POLICY: &str = r#"{ "version": 1, "device": { "backend": "emulated", "memory": "1GiB" },
     "tenants": [ { "name": "bench", "attach": { "kind": "process" }, "aperture": "1MiB",
@@ -42,13 +45,18 @@ pub(super) fn measure(effort: u32) -> Result<Vec<Figure>, String> {
     };
     for tenants in [1, 10, 100, 1000] {
         let mut world = World::new(tenants, 0)?;
-        add(format!("nop, {tenants} tenants"), world.run(commands, nop)?);
-        add(format!("copy, {tenants} tenants"), world.run(commands, copy)?);
+        let name = super::count(tenants as u64);
+        let each = (WAITING / tenants as u64).clamp(LEAST, BATCH);
+        add(format!("nop, {name} tenants"), world.run(commands, each, nop)?);
+        add(format!("copy, {name} tenants"), world.run(commands, each, copy)?);
     }
+    // Every tenant with a single command at a time: its rings are cold each time.
+    let mut world = World::new(1000, 0)?;
+    add("copy, 1,000 tenants, one each".into(), world.run(commands, 1, copy)?);
     for handles in [10, 1_000, 100_000, 1_000_000] {
         let mut world = World::new(1, handles)?;
         let what = format!("copy, {} handles", super::count(handles as u64));
-        add(what, world.run(commands, copy)?);
+        add(what, world.run(commands, BATCH, copy)?);
     }
     Ok(figures)
 }
@@ -117,7 +125,7 @@ impl World {
     fn new(tenants: usize, handles: usize) -> Result<World, String> {
         let policy = Policy::parse(POLICY).map_err(|e| e.to_string())?;
         let mut world = World {
-            mediator: Mediator::new(Settings { spin_ns: u64::MAX, multiprocessors: 1 }),
+            mediator: Mediator::new(Settings { spin_ns: u64::MAX, ..Settings::default() }),
             fx: Instantly::default(),
             guests: Vec::with_capacity(tenants),
             now: 1,
@@ -163,6 +171,7 @@ impl World {
     fn serve(&mut self) {
         self.now += 1000;
         self.mediator.poll(self.now, &mut self.fx);
+        self.mediator.announce(&mut self.fx);
         let mut done = std::mem::take(&mut self.fx.done);
         for event in done.drain(..) {
             self.mediator.backend(event, self.now, &mut self.fx);
@@ -191,22 +200,27 @@ impl World {
         Err("preparing: no answer".into())
     }
 
-    /// Nanoseconds a command, over `commands` spread over all guests; the median of the batches.
-    fn run(&mut self, commands: u64, make: fn(&Guest, u64) -> Request) -> Result<f64, String> {
+    /// Nanoseconds a command; the median of the batches. A batch is `each` commands for every guest.
+    fn run(
+        &mut self,
+        commands: u64,
+        each: u64,
+        make: fn(&Guest, u64) -> Request,
+    ) -> Result<f64, String> {
+        let batch = each * self.guests.len() as u64;
         let mut times = Vec::new();
         let mut turn = 0_u64;
-        while turn < commands {
-            for _ in 0..BATCH {
-                // CAST: an index below the length.
-                let at = (turn % self.guests.len() as u64) as usize;
-                let guest = &mut self.guests[at];
-                let descriptor = make(guest, turn).encode(turn);
-                if !matches!(guest.work.push(&guest.aperture, &descriptor), Ok(Ok(()))) {
-                    return Err("a work ring is full".into());
+        while turn < commands || times.len() < 5 {
+            for guest in &mut self.guests {
+                for _ in 0..each {
+                    let descriptor = make(guest, turn).encode(turn);
+                    if !matches!(guest.work.push(&guest.aperture, &descriptor), Ok(Ok(()))) {
+                        return Err("a work ring is full".into());
+                    }
+                    turn += 1;
                 }
-                turn += 1;
             }
-            let want = self.fx.finished + BATCH;
+            let want = self.fx.finished + batch;
             let start = Instant::now();
             while self.fx.finished < want {
                 self.serve();
@@ -219,7 +233,7 @@ impl World {
                 while matches!(guest.work.pop(&guest.aperture), Ok(Some(_))) {}
             }
         }
-        Ok(median(times) / BATCH as f64)
+        Ok(median(times) / batch as f64)
     }
 }
 
@@ -240,6 +254,7 @@ fn bare_ring(commands: u64) -> Result<f64, String> {
                 Completion { cookie: descriptor.cookie, value: 0, detail: 0, status: Status::Ok };
             device.complete(&region, permit, &completion).map_err(|e| format!("{e:?}"))?;
         }
+        device.interrupt_wanted(&region).map_err(|e| format!("{e:?}"))?;
         times.push(start.elapsed());
         while matches!(driver.pop(&region), Ok(Some(_))) {}
     }

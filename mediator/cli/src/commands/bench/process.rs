@@ -72,7 +72,7 @@ fn bounce(rounds: u32) -> Result<f64, String> {
 /// Runs the workload `nop` as a process tenant and reads the metrics it prints.
 fn nop(commands: u32) -> Result<HashMap<String, f64>, String> {
     let policy = Policy::parse(POLICY).map_err(|e| e.to_string())?;
-    let backend = machine::backend(&policy.device).map_err(|e| e.what().to_owned())?;
+    let backend = machine::backend(&policy.device, &[]).map_err(|e| e.what().to_owned())?;
     let wake = Wake::new().map_err(|e| e.to_string())?;
     let runtime = Runtime::start(backend, AuditHandle::none(), wake, None, Settings::default())
         .map_err(|e| e.to_string())?;

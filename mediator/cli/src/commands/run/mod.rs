@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use turnstile_abi::Status;
+use turnstile_emulated::device::{Scripted, Trouble};
 
 use super::failure::Failure;
 use super::table::{bytes, count, nanoseconds, say, say_json, table};
@@ -34,6 +36,13 @@ pub(super) struct Run {
     /// Write the audit log here, whatever the policy says
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
+    /// Make the emulated GPU go wrong at one operation, to see what becomes of your guests
+    ///
+    /// OPERATION counts what all tenants have the GPU do (copies, fills, launches, programs loaded,
+    /// new buffers cleared) from 0, in the order it starts.
+    /// WHAT is hang, fail, death (of that tenant's address space) or late:TIME, as in late:20ms.
+    #[arg(long, value_name = "OPERATION=WHAT", value_parser = fault)]
+    fault: Vec<Scripted>,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
@@ -44,6 +53,23 @@ pub(super) struct Run {
 pub(super) enum Frontend {
     Kvm,
     Process,
+}
+
+/// Reads `OPERATION=WHAT`.
+fn fault(text: &str) -> Result<Scripted, String> {
+    let form = "write OPERATION=WHAT, for example 100=hang or 7=late:20ms";
+    let (operation, what) = text.split_once('=').ok_or(form)?;
+    let operation = operation.parse().map_err(|_| form)?;
+    let trouble = match what.split_once(':') {
+        None if what == "hang" => Trouble::Hang,
+        None if what == "death" => Trouble::Death,
+        None if what == "fail" => Trouble::Fail(Status::Backend),
+        Some(("late", time)) => {
+            Trouble::Late(humantime::parse_duration(time).map_err(|e| format!("{time}: {e}"))?)
+        }
+        _ => return Err(format!("{what} is none of hang, fail, death, late:TIME; {form}")),
+    };
+    Ok(Scripted { operation, trouble })
 }
 
 /// What became of one tenant.
@@ -77,7 +103,8 @@ impl Outcome {
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
         let policy = super::policy::load(&self.config)?;
-        let done = session::run(&policy, self.frontend, self.audit.as_deref(), self.quiet)?;
+        let done =
+            session::run(&policy, self.frontend, self.audit.as_deref(), &self.fault, self.quiet)?;
         if self.json {
             self.print_json(&policy, &done)?;
         } else {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use turnstile_emulated::device::Scripted;
 use turnstile_policy::{Attach, Guest, MicroVm, Policy, Program, TenantPolicy};
 
 use super::progress::Progress;
@@ -17,7 +18,7 @@ use crate::commands::machine;
 use crate::runtime::{Handle, Milestone, Report, Runtime, Settings, Wake};
 use crate::tenants::kvm::VmTenants;
 use crate::tenants::process::ProcessTenants;
-use crate::tenants::{Ended, News};
+use crate::tenants::{Ended, News, workload};
 
 /// How long tenants that were told to stop may take.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -89,25 +90,28 @@ pub(super) fn run(
     policy: &Policy,
     frontend: Frontend,
     audit_file: Option<&Path>,
+    faults: &[Scripted],
     quiet: bool,
 ) -> Result<Done, Failure> {
     let plans: Vec<Plan> =
         policy.tenants.iter().map(|t| plan(t, frontend)).collect::<Result<_, _>>()?;
     for plan in &plans {
-        let payload = match plan {
-            Plan::Process { program: Program::Payload(name), .. }
-            | Plan::MicroVm(MicroVm { guest: Guest::Payload(name), .. }) => name,
+        let (payload, args) = match plan {
+            Plan::Process { program: Program::Payload(name), args }
+            | Plan::MicroVm(MicroVm { guest: Guest::Payload(name), args, .. }) => (name, args),
             _ => continue,
         };
-        crate::tenants::workload::find(payload)
+        let workload = workload::find(payload)
             .map_err(|e| Failure::input(e.to_string(), "name one of these in attach.guest"))?;
+        workload::check(workload, args)
+            .map_err(|e| Failure::input(e.to_string(), "correct attach.args"))?;
     }
     if plans.iter().any(|plan| matches!(plan, Plan::MicroVm(_))) {
         machine::needs_kvm()?;
     }
     let width = policy.tenants.iter().map(|t| t.name.len()).max().unwrap_or(0).max(9);
     let progress = Progress::new(quiet, width);
-    let backend = machine::backend(&policy.device)?;
+    let backend = machine::backend(&policy.device, faults)?;
     let wake = Wake::new().map_err(|e| machine::out_of("file descriptors", &e))?;
     let audit = open_audit(policy, audit_file, &wake)?;
     let audit_handle = audit.as_ref().map_or(AuditHandle::none(), |(_, log)| log.handle());
@@ -115,7 +119,11 @@ pub(super) fn run(
     let (news, happenings) = unbounded();
     // Milestones are for people: a few may be lost when thousands happen at once.
     let (watcher, milestones) = bounded(1024);
-    let settings = Settings { audit_rate: policy.audit.rate, ..Settings::default() };
+    let settings = Settings {
+        audit_rate: policy.audit.rate,
+        watchdog: Duration::from_nanos(policy.device.watchdog_ns),
+        ..Settings::default()
+    };
     let runtime = Runtime::start(backend, audit_handle.clone(), wake, Some(watcher), settings)
         .map_err(|e| Failure::machine(e.to_string(), "raise the limit and try again"))?;
     let device = runtime.handle().description().clone();

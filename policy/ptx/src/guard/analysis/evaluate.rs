@@ -5,7 +5,7 @@
 //! conditions say of it. Depth and work are bounded; beyond them the value's general approximation is
 //! used.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use super::graph::{Graph, NONE};
 use super::ir::{Arg, Expression, Id, Kind, Object, Relation};

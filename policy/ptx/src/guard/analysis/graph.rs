@@ -4,12 +4,16 @@
 //! guard speaks of them by that number. Blocks that cannot be reached from the entry are kept (their
 //! instructions are rewritten like all others) but have no dominator.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{self, Instruction, Name, Op, Operand, Statement};
 
 /// No block, or no instruction.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// Most edges: so many, and as many for each instruction. Only jump tables make more than two.
+const EDGES: usize = 1 << 16;
+const EDGES_EACH: usize = 8;
 
 /// A way from one block to another.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +102,8 @@ impl<'a> Graph<'a> {
         let mut flat = Flat {
             instructions: Vec::new(),
             variables: Vec::new(),
-            labels: HashMap::new(),
-            targets: HashMap::new(),
+            labels: HashMap::default(),
+            targets: HashMap::default(),
         };
         flat.block(body);
         let count = flat.instructions.len();
@@ -143,16 +147,32 @@ impl<'a> Graph<'a> {
             order: Vec::new(),
             converged: false,
         };
-        graph.connect(&flat.labels, &flat.targets);
-        graph.number();
-        graph.dominate();
+        if graph.connect(&flat.labels, &flat.targets) {
+            graph.number();
+            graph.dominate();
+        }
         graph
     }
 
-    fn connect(&mut self, labels: &HashMap<&Name, u32>, targets: &HashMap<&Name, &tree::Targets>) {
+    /// False, and no edges at all, when there would be too many.
+    fn connect(
+        &mut self,
+        labels: &HashMap<&Name, u32>,
+        targets: &HashMap<&Name, &tree::Targets>,
+    ) -> bool {
         let find =
             |name: &Name| labels.get(name).and_then(|&at| self.block_of.get(at as usize)).copied();
         let mut edges: Vec<Edge> = Vec::new();
+        let most = EDGES + EDGES_EACH * self.instructions.len();
+        let lists: HashMap<&Name, Vec<u32>> = targets
+            .iter()
+            .map(|(name, list)| {
+                let mut found: Vec<u32> = list.targets.iter().filter_map(find).collect();
+                found.sort_unstable();
+                found.dedup();
+                (*name, found)
+            })
+            .collect();
         for (from, block) in self.blocks.iter().enumerate() {
             let from = from as u32;
             let mut add = |to: Option<u32>, condition: Option<bool>| {
@@ -173,13 +193,8 @@ impl<'a> Graph<'a> {
                 }
                 Some(Op::Brx) => {
                     let list = last.operands.iter().filter_map(Operand::as_symbol).next_back();
-                    if let Some(list) = list.and_then(|name| targets.get(name)) {
-                        let mut seen: Vec<u32> = list.targets.iter().filter_map(find).collect();
-                        seen.sort_unstable();
-                        seen.dedup();
-                        for to in seen {
-                            add(Some(to), None);
-                        }
+                    for to in list.and_then(|name| lists.get(name)).into_iter().flatten() {
+                        add(Some(*to), None);
                     }
                     if taken.is_some() {
                         add(next, None);
@@ -192,12 +207,16 @@ impl<'a> Graph<'a> {
                 }
                 _ => add(next, None),
             }
+            if edges.len() > most {
+                return false;
+            }
         }
         for (index, edge) in edges.iter().enumerate() {
             self.blocks[edge.from as usize].out.push(index as u32);
             self.blocks[edge.to as usize].into.push(index as u32);
         }
         self.edges = edges;
+        true
     }
 
     /// Reverse postorder from the entry.
@@ -323,12 +342,14 @@ impl<'a> Graph<'a> {
                 }
                 // The entry has no dominator but itself: a way back to it ends there.
                 while runner != node.dominator || block == 0 {
-                    if frontiers[runner as usize].last() != Some(&block) {
-                        frontiers[runner as usize].push(block);
-                        total += 1;
-                        if total > limit {
-                            return None;
-                        }
+                    // Where another edge's walk has been, it has gone on upwards from.
+                    if frontiers[runner as usize].last() == Some(&block) {
+                        break;
+                    }
+                    frontiers[runner as usize].push(block);
+                    total += 1;
+                    if total > limit {
+                        return None;
                     }
                     if runner == 0 {
                         break;

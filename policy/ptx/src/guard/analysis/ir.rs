@@ -156,6 +156,8 @@ pub enum ObjectSpace {
     Local,
     /// Kernel parameters.
     Param,
+    /// `.const`
+    Const,
 }
 
 /// A variable whose address the function takes or uses.

@@ -7,6 +7,7 @@
 //! [`Value::TOP`]. Total: bounded sweeps, bounded depth, and a function whose graph is out of bounds is
 //! simply not understood.
 
+mod affine;
 mod evaluate;
 mod graph;
 mod ir;
@@ -20,14 +21,15 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::contract::{Arena, BlockShape, PointerContract};
-use crate::tree::{self, Function, Op, Operand, Variable};
+use crate::tree::{self, Function, Name, Op, Operand};
 
 pub use graph::Graph;
 pub use ir::{Arg, Object, ObjectSpace};
 pub use launch::Launch;
+pub use ssa::module_objects;
 pub use value::{NUMBER, Value};
 
 use evaluate::Evaluator;
@@ -57,10 +59,10 @@ pub struct Analysis<'a> {
     pointers: Vec<PointerContract>,
 }
 
-/// True when an analysis of this operand is wanted: everything but plain global accesses, whose fence
-/// needs none unless something is known of parameters.
-fn wanted(i: &tree::Instruction, pointers: bool) -> bool {
-    let only_global = !pointers
+/// True when an analysis of this operand is wanted: everything but parameters by name, and plain global
+/// accesses of functions that know no address in the arena, whose fence needs none.
+fn wanted(i: &tree::Instruction, knows_arena: bool) -> bool {
+    let only_global = !knows_arena
         && i.spaces().count() == 1
         && i.space() == Some(tree::Space::Global)
         && !matches!(i.op(), Some(Op::Cp | Op::Wmma));
@@ -70,29 +72,31 @@ fn wanted(i: &tree::Instruction, pointers: bool) -> bool {
 }
 
 impl<'a> Analysis<'a> {
-    /// Analyses a function's body. `shared` are the module-level shared variables. With an arena, the
-    /// parameters of a kernel that are used as addresses are taken to lie in it, as aligned as the
-    /// accesses through them need; [`Analysis::pointers`] says which.
+    /// Analyses a function's body. `objects` are the module's variables in `.shared` and `.const`
+    /// ([`module_objects`]). With an arena, the parameters of a kernel that are used as addresses are
+    /// taken to lie in it, as aligned as the accesses through them need; [`Analysis::pointers`] says
+    /// which.
     pub fn new(
         function: &'a Function,
         body: &'a tree::Block,
-        shared: &[&Variable],
+        objects: &HashMap<Name, Object>,
         shape: Option<BlockShape>,
         arena: Option<Arena>,
     ) -> Self {
         let graph = Graph::new(body);
         let is_entry = function.kind == tree::FunctionKind::Entry;
-        let candidates = ssa::candidates(shared, &function.params, is_entry, &graph.variables);
-        let offsets = if is_entry { pointers::offsets(function) } else { HashMap::new() };
-        let ssa = Ssa::new(&graph, candidates, &offsets);
+        let candidates = ssa::candidates(&function.params, is_entry, &graph.variables);
+        let offsets = if is_entry { pointers::offsets(function) } else { HashMap::default() };
+        let ssa = Ssa::new(&graph, candidates, objects, &offsets);
         let pointers = match arena {
             Some(_) if is_entry => pointers::find(&ssa, &graph),
             _ => Vec::new(),
         };
-        let known = arena.map_or_else(HashMap::new, |arena| pointers::values(&pointers, arena));
-        let asks_global = !known.is_empty();
-        let mut places = HashMap::with_capacity(ssa.addresses.len());
-        let mut numbers = HashMap::new();
+        let known = arena.map_or_else(HashMap::default, |arena| pointers::values(&pointers, arena));
+        // Large constants are the addresses of relocated variables.
+        let asks_global = !known.is_empty() || ssa.has_address_constants();
+        let mut places = HashMap::with_capacity_and_hasher(ssa.addresses.len(), Default::default());
+        let mut numbers = HashMap::default();
         let mut evaluator = Evaluator {
             ssa: &ssa,
             graph: &graph,
@@ -113,7 +117,13 @@ impl<'a> Analysis<'a> {
                 let predicate = ssa.predicates[index as usize];
                 evaluator.assume(predicate, !guard.negated, &mut context, 4);
             }
-            evaluator.at(arg, &mut context).unwrap_or(Value::TOP)
+            let value = evaluator.at(arg, &mut context).unwrap_or(Value::TOP);
+            let Arg::Value(id) = arg else { return value };
+            let width = ssa.expressions[id as usize].width;
+            match affine::value(&evaluator, arg, width, &mut context) {
+                Some(sum) if value.lo != value.hi => evaluate::tighter(value, sum),
+                _ => value,
+            }
         };
         for address in &ssa.addresses {
             let index = address.instruction;

@@ -4,7 +4,7 @@
 //! taken for one. A wrong guess costs no safety: the launch contract names the parameter, and a launch
 //! whose value there is no aligned address in the arena does not get a module guarded on that promise.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::contract::{Arena, PointerContract};
 use crate::tree::{Function, Instruction, Op, ScalarType, Space};
@@ -16,7 +16,7 @@ use super::value::Value;
 
 /// Offsets of a kernel's parameters in the parameter block: each at the next multiple of its alignment.
 pub(super) fn offsets(function: &Function) -> HashMap<crate::tree::Name, u64> {
-    let mut found = HashMap::new();
+    let mut found = HashMap::default();
     let mut end = 0u64;
     for v in &function.params {
         let Some(start) = end.checked_next_multiple_of(v.alignment().max(1)) else { break };
@@ -51,9 +51,9 @@ fn width(i: &Instruction) -> Option<u64> {
 
 /// The parameters that addresses come from, with the widest alignment needed of each.
 pub(super) fn find(ssa: &Ssa, graph: &Graph<'_>) -> Vec<PointerContract> {
-    let mut found: HashMap<u64, u64> = HashMap::new();
+    let mut found: HashMap<u64, u64> = HashMap::default();
     // Widest alignment with which each value has been visited.
-    let mut seen: HashMap<Id, u64> = HashMap::new();
+    let mut seen: HashMap<Id, u64> = HashMap::default();
     for address in &ssa.addresses {
         let i = graph.instructions[address.instruction as usize];
         let Some(align) = width(i) else { continue };

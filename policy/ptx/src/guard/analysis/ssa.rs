@@ -4,7 +4,7 @@
 //! A register read where not every way has written it is unknown. Functions whose graph would make
 //! too many phis get none at all: everything in them is unknown and clamped.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use crate::tree::{Base, Flag, Instruction, Name, Op, Operand, Space, Variable};
 
@@ -67,27 +67,42 @@ struct Builder<'a, 'g> {
     /// (register, value before) of each write since the walk began.
     undo: Vec<(u32, Id)>,
     candidates: HashMap<Name, Object>,
+    module: &'g HashMap<Name, Object>,
     object_index: HashMap<Name, Option<u32>>,
     /// Offset of each kernel parameter in the parameter block.
     params: &'g HashMap<Name, u64>,
+    /// Where each edge stands among those into its block.
+    positions: Vec<u32>,
 }
 
-/// The objects a function may name: shared variables of the module, and its own locals and parameters.
+/// What an analysis needs to know of a variable.
+fn object_of(v: &Variable, space: ObjectSpace) -> Object {
+    let open = v.linkage == crate::tree::Linkage::Extern && v.space.is_shared();
+    let bytes = if open { None } else { v.bytes() };
+    Object { name: v.name.clone(), space, bytes, align: v.alignment() }
+}
+
+/// The shared and constant variables of a module, which all of its functions may name.
+pub fn module_objects<'v>(variables: impl Iterator<Item = &'v Variable>) -> HashMap<Name, Object> {
+    variables
+        .map(|v| {
+            let constant = v.space == Space::Const;
+            let space = if constant { ObjectSpace::Const } else { ObjectSpace::Shared };
+            (v.name.clone(), object_of(v, space))
+        })
+        .collect()
+}
+
+/// A function's own shared and local variables, and a kernel's parameters.
 pub(super) fn candidates(
-    module_shared: &[&Variable],
     params: &[Variable],
     is_entry: bool,
     locals: &[&Variable],
 ) -> HashMap<Name, Object> {
-    let mut found = HashMap::new();
+    let mut found = HashMap::default();
     let mut add = |v: &Variable, space| {
-        let bytes = v.bytes();
-        let object = Object { name: v.name.clone(), space, bytes, align: v.alignment() };
-        found.insert(v.name.clone(), object);
+        found.insert(v.name.clone(), object_of(v, space));
     };
-    for v in module_shared {
-        add(v, ObjectSpace::Shared);
-    }
     for v in locals {
         match v.space {
             Space::Local => add(v, ObjectSpace::Local),
@@ -108,6 +123,7 @@ impl Ssa {
     pub(super) fn new<'g>(
         graph: &'g Graph<'_>,
         candidates: HashMap<Name, Object>,
+        module: &'g HashMap<Name, Object>,
         params: &'g HashMap<Name, u64>,
     ) -> Self {
         let count = graph.instructions.len();
@@ -120,24 +136,31 @@ impl Ssa {
                 objects: Vec::new(),
                 addresses: Vec::new(),
                 predicates: vec![Arg::Unknown; count],
-                operands: HashMap::new(),
+                operands: HashMap::default(),
                 registers: Vec::new(),
             },
-            registers: HashMap::new(),
+            registers: HashMap::default(),
             current: Vec::new(),
             undo: Vec::new(),
             candidates,
-            object_index: HashMap::new(),
+            module,
+            object_index: HashMap::default(),
             params,
+            positions: vec![0; graph.edges.len()],
         };
+        for block in &graph.blocks {
+            for (position, &edge) in block.into.iter().enumerate() {
+                builder.positions[edge as usize] = position as u32;
+            }
+        }
         let walked = graph.converged && builder.place_phis();
         if walked {
             builder.walk();
         }
         // What the walk did not reach (dead code, or everything) is known by its symbols only.
+        builder.current.iter_mut().for_each(|id| *id = NONE);
         for block in 0..graph.blocks.len() as u32 {
             if !walked || !graph.is_reachable(block) {
-                builder.current.iter_mut().for_each(|id| *id = NONE);
                 builder.dead_block(block);
             }
         }
@@ -155,6 +178,15 @@ impl Ssa {
             (arg, offset) = (from, offset.checked_add(by)?);
         }
         None
+    }
+
+    /// True when some 64-bit register is set to a constant that could be a device address.
+    pub(super) fn has_address_constants(&self) -> bool {
+        self.expressions.iter().any(|e| {
+            e.kind == Kind::Copy
+                && e.width == 64
+                && matches!(e.args[0], Arg::Int(value) if value >= 1 << 30)
+        })
     }
 
     /// If the value is another one plus a constant, that one and the constant.
@@ -242,7 +274,7 @@ impl<'a> Builder<'a, '_> {
         }
         crosses.resize(self.ssa.registers.len(), false);
         writes.resize(self.ssa.registers.len(), Vec::new());
-        let limit = 4096 + 8 * graph.instructions.len();
+        let limit = 65_536 + 16 * graph.instructions.len();
         if graph.edges.iter().any(|e| graph.blocks[e.to as usize].into.len() > 1 || e.to == 0) {
             let Some(frontiers) = graph.frontiers(limit) else { return false };
             let mut placed = vec![NONE; graph.blocks.len()];
@@ -258,7 +290,8 @@ impl<'a> Builder<'a, '_> {
                             continue;
                         }
                         placed[at as usize] = register as u32;
-                        total += 1;
+                        // What it costs is its arguments.
+                        total += graph.blocks[at as usize].into.len().max(1);
                         if total > limit {
                             return false;
                         }
@@ -291,7 +324,7 @@ impl<'a> Builder<'a, '_> {
         if self.graph.blocks.is_empty() {
             return;
         }
-        let mut phis_of: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut phis_of: HashMap<u32, Vec<u32>> = HashMap::default();
         for (index, phi) in self.ssa.phis.iter().enumerate() {
             phis_of.entry(phi.block).or_default().push(index as u32);
         }
@@ -340,10 +373,9 @@ impl<'a> Builder<'a, '_> {
                 let register = self.ssa.expressions[id as usize].register;
                 let value = self.current[register as usize];
                 let arg = if value == NONE { Arg::Unknown } else { Arg::Value(value) };
-                for (from, slot) in &mut self.ssa.phis[phi as usize].args {
-                    if *from == edge {
-                        *slot = arg;
-                    }
+                let position = self.positions[edge as usize] as usize;
+                if let Some((_, slot)) = self.ssa.phis[phi as usize].args.get_mut(position) {
+                    *slot = arg;
                 }
             }
         }
@@ -361,7 +393,7 @@ impl<'a> Builder<'a, '_> {
         if let Some(known) = self.object_index.get(name) {
             return *known;
         }
-        let index = match self.candidates.get(name) {
+        let index = match self.candidates.get(name).or_else(|| self.module.get(name)) {
             Some(object) if self.ssa.objects.len() < MAX_OBJECTS => {
                 self.ssa.objects.push(object.clone());
                 Some(self.ssa.objects.len() as u32 - 1)

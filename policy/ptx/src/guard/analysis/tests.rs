@@ -3,14 +3,10 @@ use crate::tree::{Item, Module, Space};
 use crate::{Limits, parse};
 
 fn analyses(module: &Module, shape: Option<BlockShape>) -> Vec<(&Function, Analysis<'_>)> {
-    let shared: Vec<&Variable> = module
-        .items
-        .iter()
-        .filter_map(|item| match item {
-            Item::Variable(v) if v.space.is_shared() => Some(v),
-            _ => None,
-        })
-        .collect();
+    let shared = module_objects(module.items.iter().filter_map(|item| match item {
+        Item::Variable(v) if v.space.is_shared() => Some(v),
+        _ => None,
+    }));
     module
         .items
         .iter()

@@ -1,0 +1,168 @@
+//! The compiler: turns what it covers of a lowered program into machine code through Cranelift. The interpreter executes
+//! the rest and is the reference: both give the same bits.
+//!
+//! A *region* is the code a thread can reach from an entry (a kernel's beginning, or behind an instruction of the
+//! interpreter's) without meeting an instruction that only the interpreter executes: barriers, shuffles, atomics, calls,
+//! matrix instructions, polls. Its machine code runs one lane after the other from the entry to where that lane leaves the
+//! region, with registers in the processor; [`Op::Compiled`] in a copy of the code stands where a region begins. So a
+//! kernel is cut at its barriers without being analysed for them, and divergence costs nothing inside a region.
+//!
+//! Safety: every access is checked as in the interpreter (see [`memory`]); an access that fails, or that the fast path does
+//! not know, leaves the region *before* it is executed and the interpreter executes it, so faults are the interpreter's
+//! own. Endless loops meet the launch's limits at every backward branch. Sizes are bounded in [`region`].
+//!
+//! Only threads that wait for each other can tell the difference: between two instructions of the interpreter's, a lane
+//! runs to the end before the next begins. PTX gives no order there.
+
+mod arithmetic;
+pub(crate) mod background;
+pub(crate) mod code;
+mod liveness;
+mod memory;
+mod region;
+mod special;
+mod translate;
+mod values;
+
+use std::sync::Arc;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{AbiParam, Signature};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::Module;
+
+use crate::ir::{Inst, Op, Program};
+use code::{Callable, Code};
+
+/// A program's machine code.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// The program's code with [`Op::Compiled`] where regions begin.
+    pub(crate) code: Vec<Inst>,
+    /// The regions.
+    pub(crate) regions: Vec<Callable>,
+}
+
+/// Compiles a program whose 64-bit constants have their addresses. `None` when nothing of it is worth compiling, the host
+/// is not supported, or the compiler refuses: then the interpreter does everything.
+pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled> {
+    if !host_is_supported() {
+        return None;
+    }
+    let (regions, bodies) = region::regions(program);
+    if regions.is_empty() {
+        return None;
+    }
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", "speed"),
+        ("is_pic", "false"),
+        ("use_colocated_libcalls", "false"),
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
+        ("unwind_info", "false"),
+    ] {
+        flags.set(name, value).ok()?;
+    }
+    let isa = cranelift_native::builder().ok()?.finish(settings::Flags::new(flags)).ok()?;
+    let builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+    let mut module = JITModule::new(builder);
+    let constants = (&program.constants32[..], constants64);
+    let mut sites = 0;
+    let mut contexts = FunctionBuilderContext::new();
+    let mut context = module.make_context();
+    let mut made = Vec::new();
+    let mut kinds: Vec<Option<Vec<values::Kind>>> = bodies.iter().map(|_| None).collect();
+    for region in &regions {
+        let index = region.function as usize;
+        let Some(body) = bodies.get(index).and_then(Option::as_ref) else { continue };
+        let kinds = kinds[index].get_or_insert_with(|| {
+            let code = &body.code[body.first as usize..body.end as usize];
+            values::kinds(code, body.shape, constants)
+        });
+        function(
+            &mut module,
+            &mut context,
+            &mut contexts,
+            body,
+            region,
+            constants,
+            kinds,
+            &mut sites,
+        );
+        let id = module.declare_anonymous_function(&context.func.signature).ok()?;
+        let result = module.define_function(id, &mut context);
+        module.clear_context(&mut context);
+        // A function that the compiler refuses leaves its region to the interpreter.
+        if result.is_ok() {
+            made.push((region, id));
+        }
+    }
+    module.finalize_definitions().ok()?;
+    let addresses: Vec<(usize, *const u8)> = made
+        .iter()
+        .map(|(region, id)| (region.entry as usize, module.get_finalized_function(*id)))
+        .collect();
+    let code = Arc::new(Code::new(module));
+    let mut patched = program.code.clone();
+    let mut callables = Vec::new();
+    for ((entry, address), (region, _)) in addresses.into_iter().zip(&made) {
+        let f = &program.functions[region.function as usize];
+        patched[entry] =
+            Inst { guard: crate::ir::Guard::ALWAYS, op: Op::Compiled(callables.len() as u32) };
+        let slots = [f.slots32, f.slots64, f.preds];
+        callables.push(code::callable(address, code.clone(), slots, f.frame_bytes, sites));
+    }
+    Some(Compiled { code: patched, regions: callables })
+}
+
+/// Whether machine code for this host agrees with the interpreter: x86-64 with fused multiply-add and bit counting.
+fn host_is_supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("bmi1")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Puts a region's function into the context.
+#[allow(clippy::too_many_arguments)] // All of it is the state of one compilation.
+fn function(
+    module: &mut JITModule,
+    context: &mut Context,
+    contexts: &mut FunctionBuilderContext,
+    body: &region::Body<'_>,
+    region: &region::Region,
+    constants: (&[u32], &[u64]),
+    kinds: &[values::Kind],
+    sites: &mut u32,
+) {
+    let signature = |module: &JITModule, params: &[_], result| {
+        let mut s: Signature = module.make_signature();
+        s.params.extend(params.iter().map(|&t| AbiParam::new(t)));
+        s.returns.push(AbiParam::new(result));
+        s
+    };
+    context.func.signature = signature(module, &[I64, I32], I32);
+    let scalar = signature(module, &[I32, I64, I64, I64], I64);
+    let translate = signature(module, &[I64, I64, I64, I64], I64);
+    let refill = signature(module, &[I64, I64], I64);
+    let frontend = module.isa().frontend_config();
+    let mut builder = FunctionBuilder::new(&mut context.func, contexts);
+    let signatures = [scalar, translate, refill].map(|s| builder.import_signature(s));
+    translate::region(
+        builder,
+        translate::Input { body, region, constants, kinds, sites, signatures },
+        frontend,
+    );
+}
