@@ -65,6 +65,15 @@ impl Device {
         }
     }
 
+    /// Waits that an interrupt ended so far; `None` where there are no interrupts.
+    #[must_use]
+    pub fn interrupts(&self) -> Option<u64> {
+        match &self.way {
+            Way::Sysfs(_) => None,
+            Way::Vfio(t) => Some(t.interrupts()),
+        }
+    }
+
     /// Pages that the device can be allowed to reach, and their address for it.
     #[must_use]
     pub fn pages(&self) -> Option<(&Memory, u64)> {
@@ -147,10 +156,19 @@ impl Env for LinuxEnv<'_> {
         true
     }
     fn mmio_read(&self, at: u64, bytes: u8) -> Option<u64> {
-        Some(self.device.registers().read(at, bytes))
+        is_whole(at, bytes).then(|| self.device.registers().read(at, bytes))
     }
     fn mmio_write(&self, at: u64, bytes: u8, value: u64) -> bool {
-        self.device.registers().write(at, bytes, value);
-        true
+        let whole = is_whole(at, bytes);
+        if whole {
+            self.device.registers().write(at, bytes, value);
+        }
+        whole
     }
+}
+
+/// Whether an access arrives at the device as it was made. A VMM may split one that is not aligned
+/// into several that are (QEMU does), and those are accesses like any other.
+const fn is_whole(at: u64, bytes: u8) -> bool {
+    bytes > 0 && at.is_multiple_of(bytes as u64)
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -37,6 +38,8 @@ pub struct VfioTransport {
     _group: File,
     container: File,
     pages: Option<MappedMemory>,
+    /// Waits that an interrupt ended.
+    interrupts: AtomicU64,
     start: Instant,
 }
 
@@ -117,6 +120,7 @@ impl VfioTransport {
             _group: group,
             container,
             pages: None,
+            interrupts: AtomicU64::new(0),
             start: Instant::now(),
         };
         if has_iommu {
@@ -138,6 +142,12 @@ impl VfioTransport {
     #[must_use]
     pub fn registers(&self) -> &Registers {
         self.registers.get()
+    }
+
+    /// Waits that an interrupt ended so far.
+    #[must_use]
+    pub fn interrupts(&self) -> u64 {
+        self.interrupts.load(Ordering::Relaxed)
     }
 
     /// Pages that the device can be allowed to reach, and their address for it.
@@ -180,6 +190,7 @@ impl Transport for VfioTransport {
         };
         if poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|n| n > 0) {
             let _ = rustix::io::read(fd, &mut [0_u8; 8]);
+            self.interrupts.fetch_add(1, Ordering::Relaxed);
         }
     }
     fn now_ns(&self) -> u64 {

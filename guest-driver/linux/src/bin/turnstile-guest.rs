@@ -109,10 +109,11 @@ fn info(address: Option<&str>) -> Result<(), Failure> {
 fn run(address: Option<&str>, workload: Workload, args: Vec<String>) -> Result<(), Failure> {
     let device = Device::open(address)?;
     let env = LinuxEnv { device: &device, args };
-    match turnstile_workloads::run(workload, &device, &env) {
-        true => Ok(()),
-        false => Err(Failure::Check),
+    let passed = turnstile_workloads::run(workload, &device, &env);
+    if let Some(interrupts) = device.interrupts() {
+        println!("interrupts: {interrupts}");
     }
+    if passed { Ok(()) } else { Err(Failure::Check) }
 }
 
 fn bench(address: Option<&str>, args: Vec<String>) -> Result<(), Failure> {

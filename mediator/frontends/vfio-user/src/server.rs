@@ -103,7 +103,7 @@ pub enum Left {
     Closed,
     /// It broke the protocol or a bound; the reason is for the log.
     Expelled(String),
-    /// The server stopped, or was told to disconnect it.
+    /// The server stopped.
     Stopped,
 }
 

@@ -150,7 +150,7 @@ fn memory_is_made_known_and_taken_away() {
     assert_eq!(c.unmap(MIB, MIB), Err(Errno::INVAL), "a part of a window");
     c.unmap(0, 4 * MIB).unwrap();
     c.unmap(32 * MIB, MIB).unwrap();
-    assert_eq!(c.unmap(0, 4 * MIB), Err(Errno::NOENT));
+    c.unmap(0, 4 * MIB).unwrap();
     assert_eq!(memory().len(), 1);
     let all = fields![24_u32, 2_u32, 0_u64, 0_u64];
     assert_eq!(c.ask(command::DMA_UNMAP, &all).unwrap().0, all);
