@@ -124,9 +124,9 @@ fn no_random_module_leaves_its_arena_or_faults() {
     assert!(tally.ran * 2 > tally.cases, "most must run, or nothing is shown");
 }
 
-/// As long as `SECONDS` says, from the seed `SEED` on (scripts/fuzz).
+/// As long as `SECONDS` says, from the seed `SEED` on (scripts/ptx-fuzz).
 #[test]
-#[ignore = "a long search; run by scripts/fuzz"]
+#[ignore = "a long search; run by scripts/ptx-fuzz"]
 fn for_as_long_as_asked() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seed = number("SEED").unwrap_or(1_000_000);
