@@ -26,7 +26,12 @@ struct Tally {
     findings: Vec<String>,
 }
 
-fn launch(module: &VerifiedModule, arena: Arena, random: &mut Random, block: BlockShape) -> Result<(), LaunchError> {
+fn launch(
+    module: &VerifiedModule,
+    arena: Arena,
+    random: &mut Random,
+    block: BlockShape,
+) -> Result<(), LaunchError> {
     // A space of 64 GiB in which only the arena and its red zones are mapped.
     let mut space = AddressSpace::new(Space { base: 64 << 30, log2: 36 }).expect("a space");
     let red = turnstile_ptx::RED_ZONE;
@@ -53,7 +58,7 @@ fn launch(module: &VerifiedModule, arena: Arena, random: &mut Random, block: Blo
     params.extend([0; 4]);
     params.extend((0..8).flat_map(|_| random.next().to_le_bytes()));
     let mut config = LaunchConfig::new([2, 1, 1], [block.x, block.y, block.z], params);
-    config.dynamic_shared_bytes = u32::try_from(dynamic).expect("a size") ;
+    config.dynamic_shared_bytes = u32::try_from(dynamic).expect("a size");
     config.instruction_limit = 60_000;
     config.time_limit = Duration::from_secs(2);
     let map = space.snapshot();
@@ -63,7 +68,8 @@ fn launch(module: &VerifiedModule, arena: Arena, random: &mut Random, block: Blo
 fn case(seed: u64, tally: &mut Tally) {
     let text = generator::module(seed);
     if let Ok(folder) = std::env::var("DUMP") {
-        std::fs::write(format!("{folder}/{seed}.ptx"), &text).expect("a folder to dump modules into");
+        std::fs::write(format!("{folder}/{seed}.ptx"), &text)
+            .expect("a folder to dump modules into");
     }
     let mut random = Random::new(seed ^ 0x5bd1_e995);
     let (base, size) = ARENAS[random.below(2)];
@@ -93,7 +99,15 @@ fn case(seed: u64, tally: &mut Tally) {
         Ok(()) => tally.ran += 1,
         Err(LaunchError::Fault(fault)) => match fault.kind {
             FaultKind::Deadlock { .. } => tally.stopped += 1,
-            _ => tally.findings.push(format!("seed {seed} {mode:?}: {fault}: `{}`", module.text().lines().nth(fault.line.saturating_sub(1) as usize).unwrap_or("").trim())),
+            _ => tally.findings.push(format!(
+                "seed {seed} {mode:?}: {fault}: `{}`",
+                module
+                    .text()
+                    .lines()
+                    .nth(fault.line.saturating_sub(1) as usize)
+                    .unwrap_or("")
+                    .trim()
+            )),
         },
         Err(LaunchError::Timeout) => tally.stopped += 1,
         Err(other) => tally.findings.push(format!("seed {seed}: {other}")),
@@ -111,7 +125,12 @@ fn run(seeds: impl Iterator<Item = u64>, limit: Duration) -> Tally {
     }
     println!(
         "{} modules: {} ran to their end, {} were stopped or waited for ever, {} refused, {} findings, {:.1?}",
-        tally.cases, tally.ran, tally.stopped, tally.refused, tally.findings.len(), start.elapsed()
+        tally.cases,
+        tally.ran,
+        tally.stopped,
+        tally.refused,
+        tally.findings.len(),
+        start.elapsed()
     );
     tally
 }
@@ -124,9 +143,9 @@ fn no_random_module_leaves_its_arena_or_faults() {
     assert!(tally.ran * 2 > tally.cases, "most must run, or nothing is shown");
 }
 
-/// As long as `SECONDS` says, from the seed `SEED` on (scripts/fuzz).
+/// As long as `SECONDS` says, from the seed `SEED` on (scripts/ptx-fuzz).
 #[test]
-#[ignore = "a long search; run by scripts/fuzz"]
+#[ignore = "a long search; run by scripts/ptx-fuzz"]
 fn for_as_long_as_asked() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seed = number("SEED").unwrap_or(1_000_000);

@@ -43,8 +43,7 @@ impl Pass<'_, '_> {
         }
         let (bytes, align) = (job.access.bytes, job.access.align);
         let (arena, value) = (self.options.arena, job.place.value);
-        if self.options.proofs
-            && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
+        if self.options.proofs && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
         {
             self.count(Change::Proved);
             return Ok(());

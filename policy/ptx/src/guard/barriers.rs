@@ -105,7 +105,8 @@ fn settle_block(
             Statement::Instruction(i) if uses(i).is_some() => {
                 if !settle_one(i, constants)? {
                     if *chains >= MOST_CHAINS {
-                        let why = "more than 64 barriers whose number is no constant in one function";
+                        let why =
+                            "more than 64 barriers whose number is no constant in one function";
                         return Err(Refusal::Instruction { at: i.span, why });
                     }
                     chain(i, fresh, &mut out);
@@ -252,7 +253,8 @@ fn renumber(
             Statement::Instruction(i) => {
                 let Some((Some(number), _)) = uses(i) else { continue };
                 let own = kind(i);
-                let Some((.., to)) = moved.iter().find(|(n, k, _)| *n == number && *k == own) else {
+                let Some((.., to)) = moved.iter().find(|(n, k, _)| *n == number && *k == own)
+                else {
                     continue;
                 };
                 if *to < 0 {

@@ -8,8 +8,8 @@
 use crate::hash::{HashMap, HashSet};
 
 use crate::tree::{
-    Address, Base, Block, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage,
-    Mod, Module, Name, Op, Operand, ScalarType, Space, Span, Statement, Variable,
+    Address, Base, Block, Function, FunctionKind, Guard, Init, Instruction, Item, Linkage, Mod,
+    Module, Name, Op, Operand, ScalarType, Space, Span, Statement, Variable,
 };
 
 use super::forms::{Emit, Fresh, reg};
@@ -344,7 +344,8 @@ impl Pass<'_> {
                 resolved.clone()
             }
             (register, Some(prototype)) => {
-                let known = prototypes.get(prototype).and_then(|shape| self.by_signature.get(shape));
+                let known =
+                    prototypes.get(prototype).and_then(|shape| self.by_signature.get(shape));
                 let found = if let Some(known) = known.filter(|_| !lists.contains_key(prototype)) {
                     Err(known.clone())
                 } else if let Some(targets) = lists.get(prototype) {

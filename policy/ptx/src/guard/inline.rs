@@ -349,11 +349,10 @@ impl Pass<'_> {
         let call = i.call()?;
         let name = call.target.as_symbol()?;
         let callee = self.callees.get(name)?;
-        let counts = call.results.len() == callee.results.len()
-            && call.args.len() == callee.params.len();
-        let scalar = |v: &Variable| {
-            v.vector == 1 && v.dims.is_empty() && matches!(v.ty.bits(), 32 | 64)
-        };
+        let counts =
+            call.results.len() == callee.results.len() && call.args.len() == callee.params.len();
+        let scalar =
+            |v: &Variable| v.vector == 1 && v.dims.is_empty() && matches!(v.ty.bits(), 32 | 64);
         let pairs = || {
             let results = call.results.iter().zip(&callee.results).map(|(o, v)| (o, v, true));
             results.chain(call.args.iter().zip(&callee.params).map(|(o, v)| (o, v, false)))

@@ -126,7 +126,8 @@ impl Pass<'_> {
                 Statement::Instruction(i) if is_replaced(i) => {
                     self.replaced += 1;
                     if self.before + self.replaced > MOST {
-                        let why = "more than 1024 mbarrier operations and bulk copies in one module";
+                        let why =
+                            "more than 1024 mbarrier operations and bulk copies in one module";
                         return Err(Refusal::Instruction { at: i.span, why });
                     }
                     self.instruction(i)?;
@@ -371,10 +372,9 @@ impl Pass<'_> {
         if to.is_shared() == from.is_shared() {
             return refuse("a bulk copy between the shared memories of a cluster");
         }
-        let (Some(size), [Some(target), Some(source)]) = (
-            i.operands.get(2),
-            [0, 1].map(|n| i.operands.get(n).and_then(Operand::as_address)),
-        ) else {
+        let (Some(size), [Some(target), Some(source)]) =
+            (i.operands.get(2), [0, 1].map(|n| i.operands.get(n).and_then(Operand::as_address)))
+        else {
             return refuse("a bulk copy without size and addresses");
         };
         let copied = self.fresh.value();
@@ -476,7 +476,8 @@ struct Barrier {
 impl Barrier {
     /// The address operand after `skipped` others.
     fn of(i: &Instruction, skipped: usize) -> Option<Self> {
-        let mut addresses = i.operands.iter().enumerate().filter_map(|(n, o)| Some((n, o.as_address()?)));
+        let mut addresses =
+            i.operands.iter().enumerate().filter_map(|(n, o)| Some((n, o.as_address()?)));
         let (operand, address) = addresses.nth(skipped)?;
         // Whatever the copy's spaces, the barrier of a bulk copy is a shared one.
         let shared = skipped > 0 || i.space().is_some();
@@ -490,8 +491,7 @@ impl Barrier {
 
     /// `flags`, the space, then `.b64`, in the order in which `ld`, `st` and `atom` have them.
     fn mods(&self, flags: &[Flag]) -> Vec<Mod> {
-        let (before, after): (Vec<Flag>, Vec<Flag>) =
-            flags.iter().partition(|f| **f != Flag::Cas);
+        let (before, after): (Vec<Flag>, Vec<Flag>) = flags.iter().partition(|f| **f != Flag::Cas);
         let flags = |list: Vec<Flag>| list.into_iter().map(Mod::Flag);
         let space = self.space.map(Mod::Space);
         flags(before).chain(space).chain(flags(after)).chain([ScalarType::B64.into()]).collect()

@@ -149,8 +149,8 @@ pub(super) fn rewrite(
             let Item::Function(f) = item else { continue };
             let Some(body) = &f.body else { continue };
             let shared = visibility.of(&f.name);
-            let promised =
-                (options.pointers && options.proofs && options.mode == GuardMode::Fence).then_some(options.arena);
+            let promised = (options.pointers && options.proofs && options.mode == GuardMode::Fence)
+                .then_some(options.arena);
             let mut analysis = Analysis::new(f, body, &objects, options.block, promised);
             raise_alignments(&mut analysis, f, &mut growth, &objects)?;
             let number = report.index(&f.name);
@@ -182,7 +182,8 @@ pub(super) fn rewrite(
                 edits: HashMap::default(),
             };
             let variables = analysis.graph.variables.iter().copied();
-            pass.named = variables.chain(&f.params).chain(&f.results).map(|v| (&v.name, v)).collect();
+            pass.named =
+                variables.chain(&f.params).chain(&f.results).map(|v| (&v.name, v)).collect();
             pass.walk()?;
             room = pass.room;
             stand_in |= pass.needs_stand_in;
@@ -574,8 +575,11 @@ impl<'m> Pass<'_, 'm> {
     fn instruction(&mut self, number: u32) -> Result<(), Refusal> {
         let i = self.analysis.graph.instructions[number as usize];
         let first = self.block_jobs.partition_point(|job| job.number < number);
-        let jobs: Vec<Job> =
-            self.block_jobs[first..].iter().take_while(|job| job.number == number).copied().collect();
+        let jobs: Vec<Job> = self.block_jobs[first..]
+            .iter()
+            .take_while(|job| job.number == number)
+            .copied()
+            .collect();
         let is_trap = i.op() == Some(Op::Trap);
         if jobs.is_empty() && !is_trap && !matches!(i.op(), Some(Op::Cp | Op::Wmma)) {
             return Ok(());

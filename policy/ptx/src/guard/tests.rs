@@ -420,12 +420,22 @@ fn barriers_keep_one_kind_each() {
     assert!(refused(&kernel("", "bar.sync 16;")).contains("0 to 15"));
     fence(&kernel("", "bar.sync 1, 64;\nbar.arrive 1, 64;\nbar.sync 0;")).unwrap();
     // Reductions move away from waits and from each other.
-    let body = "bar.sync 0;\nbar.red.popc.u32 %r2, 0, %p1;\nbar.red.and.pred %p2, 0, %p1;\nbar.sync 1;";
+    let body =
+        "bar.sync 0;\nbar.red.popc.u32 %r2, 0, %p1;\nbar.red.and.pred %p2, 0, %p1;\nbar.sync 1;";
     let lines = fenced(body);
-    let numbers: Vec<&str> =
-        lines[..3].iter().map(|l| l.split([' ', ',']).find(|w| w.parse::<u32>().is_ok()).unwrap_or(l.trim_end_matches(';').rsplit(' ').next().unwrap())).collect();
+    let numbers: Vec<&str> = lines[..3]
+        .iter()
+        .map(|l| {
+            l.split([' ', ','])
+                .find(|w| w.parse::<u32>().is_ok())
+                .unwrap_or(l.trim_end_matches(';').rsplit(' ').next().unwrap())
+        })
+        .collect();
     assert_eq!(lines[0], "bar.sync 0;");
-    assert!(numbers[1] != numbers[2] && numbers[1..].iter().all(|n| *n != "0" && *n != "1"), "{lines:?}");
+    assert!(
+        numbers[1] != numbers[2] && numbers[1..].iter().all(|n| *n != "0" && *n != "1"),
+        "{lines:?}"
+    );
     assert_eq!(fenced("bar.red.popc.u32 %r2, 0, %p1;"), ["bar.red.popc.u32 %r2, 0, %p1;"]);
     let all: String = (0..16).map(|n| format!("bar.sync {n};\n")).collect();
     refused(&kernel("", &format!("{all}bar.red.popc.u32 %r2, 0, %p1;")));
@@ -530,8 +540,7 @@ fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Kernels that cannot be guarded, and why.
-const UNGUARDABLE: &[(&str, &str)] =
-    &[("recursion", "calls itself")];
+const UNGUARDABLE: &[(&str, &str)] = &[("recursion", "calls itself")];
 
 #[test]
 fn the_corpus_is_guarded_in_every_mode() {

@@ -94,7 +94,8 @@ fn twice(name: &str, at: Span) -> ParseError {
 /// All names at module level. Functions and variables may be declared again, but not as each other,
 /// and only one of the declarations may be a definition.
 fn module_names(module: &Module) -> Result<HashSet<Name>, ParseError> {
-    let mut seen: HashMap<Name, (u8, bool)> = HashMap::with_capacity_and_hasher(module.items.len(), Default::default());
+    let mut seen: HashMap<Name, (u8, bool)> =
+        HashMap::with_capacity_and_hasher(module.items.len(), Default::default());
     let mut add = |name: &Name, sort: u8, defines: bool, at: Span| {
         let entry = seen.entry(name.clone()).or_insert((sort, false));
         if entry.0 != sort || (entry.1 && defines) || **name == *"_" {

@@ -9,8 +9,8 @@
 //!
 //! Depth and work are bounded. Whatever is beyond the bounds is [`Value::Any`], never wrong.
 
-use std::cell::{Cell, RefCell};
 use crate::hash::HashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::Reason;

@@ -253,7 +253,8 @@ impl Eval<'_, '_> {
         }
         let Some((compare, unsigned)) = i.flags().find_map(Compare::from_flag) else { return };
         let (Some(a), Some(b)) = (i.operands.get(1), i.operands.get(2)) else { return };
-        if !plain_integer(ty) || !matches!(ty.bits(), 16 | 32 | 64) || !self.reads(a, b, ty.bits()) {
+        if !plain_integer(ty) || !matches!(ty.bits(), 16 | 32 | 64) || !self.reads(a, b, ty.bits())
+        {
             return;
         }
         let compare = if holds != opposite { compare } else { compare.not() };

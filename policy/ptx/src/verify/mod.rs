@@ -214,11 +214,7 @@ pub fn verify_text(text: &[u8], arena: Arena, contract: &Contract) -> Result<(),
 }
 
 /// Verifies the tree of a final text.
-fn verify_module(
-    module: &Module,
-    arena: Arena,
-    contract: &Contract,
-) -> Result<(), VerifyError> {
+fn verify_module(module: &Module, arena: Arena, contract: &Contract) -> Result<(), VerifyError> {
     check(module)?;
     let mut entries: HashMap<&str, &KernelContract> = HashMap::default();
     for entry in &contract.kernels {

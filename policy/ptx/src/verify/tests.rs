@@ -320,7 +320,10 @@ fn generic_arms_are_each_checked() {
     };
     accept(&arms("%rd5"));
     accept(&arms("%rd5").replace("ld.u32 %r6, [%rd6]", "atom.add.u32 %r6, [%rd6], 1"));
-    refuse(&arms("%rd5").replace("ld.u32 %r6, [%rd6]", "ldmatrix.sync.aligned.m8n8.x1.b16 {%r6}, [%rd6]"));
+    refuse(
+        &arms("%rd5")
+            .replace("ld.u32 %r6, [%rd6]", "ldmatrix.sync.aligned.m8n8.x1.b16 {%r6}, [%rd6]"),
+    );
     refuse("mov.u64 %rd1, frame; cvta.local.u64 %rd2, %rd1; atom.add.u32 %r6, [%rd2], 1;");
     refuse(&arms("%rd4"));
     refuse(&arms("%rd1"));
@@ -382,7 +385,10 @@ fn recursion_and_module_variables_do_not_pass() {
     assert!(go(&read.replace("AT", "8")).is_err());
     assert!(go(&read.replace("AT", "2")).is_err());
     assert!(go(&read.replace("AT", "4").replace("ld.const", "ld.global")).is_err());
-    assert!(go(&read.replace("AT", "4").replace("ld.const.u32 %r1, [x+4]", "st.const.u32 [x], 1")).is_err());
+    assert!(
+        go(&read.replace("AT", "4").replace("ld.const.u32 %r1, [x+4]", "st.const.u32 [x], 1"))
+            .is_err()
+    );
     assert!(go(".func f() { ret; } .const .u64 x = f; .entry k() { ret; }").is_err());
     assert!(go(".entry k() { .global .u32 x; ret; }").is_err());
     assert!(go(".extern .func vprintf(.param .b64 a); .entry k() { ret; }").is_err());

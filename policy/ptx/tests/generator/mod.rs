@@ -31,8 +31,32 @@ impl Random {
 }
 
 const OFFSETS: &[i64] = &[
-    0, 0, 0, 0, 4, 8, 16, 60, 64, 124, -4, -8, -16, -64, 1, 3, 7, 255, 1 << 16, 1 << 20,
-    (16 << 20) - 4, 16 << 20, -(16 << 20), i32::MAX as i64, i32::MIN as i64, -(1 << 30),
+    0,
+    0,
+    0,
+    0,
+    4,
+    8,
+    16,
+    60,
+    64,
+    124,
+    -4,
+    -8,
+    -16,
+    -64,
+    1,
+    3,
+    7,
+    255,
+    1 << 16,
+    1 << 20,
+    (16 << 20) - 4,
+    16 << 20,
+    -(16 << 20),
+    i32::MAX as i64,
+    i32::MIN as i64,
+    -(1 << 30),
 ];
 
 struct Maker {
@@ -77,7 +101,9 @@ impl Maker {
         self.line(".visible .entry k(.param .u64 p, .param .u64 q, .param .u32 n, .param .align 8 .b8 blob[64])\n{");
         self.registers();
         self.line("ld.param.u64 %d0, [p]; ld.param.u64 %d1, [q]; ld.param.u32 %r0, [n];");
-        self.line("mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; mov.u64 %d2, l0; cvta.local.u64 %d3, %d2;");
+        self.line(
+            "mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; mov.u64 %d2, l0; cvta.local.u64 %d3, %d2;",
+        );
         let count = 6 + self.random.below(18);
         self.body(count, 3);
         self.line("ret;\n}");
@@ -117,7 +143,10 @@ impl Maker {
     fn source(&mut self) -> String {
         match self.random.below(6) {
             0 => format!("{}", self.random.next() as u32 >> self.random.below(32)),
-            1 => self.random.pick(&["0", "1", "4", "31", "32", "64", "255", "4096", "0x7fffffff"]).into(),
+            1 => self
+                .random
+                .pick(&["0", "1", "4", "31", "32", "64", "255", "4096", "0x7fffffff"])
+                .into(),
             _ => self.r(),
         }
     }
@@ -125,7 +154,10 @@ impl Maker {
     fn source64(&mut self) -> String {
         match self.random.below(6) {
             0 => format!("{}", self.random.next() as i64 >> self.random.below(63)),
-            1 => self.random.pick(&["0", "1", "4", "8", "64", "0xffffffff", "-16", "0x400000000"]).into(),
+            1 => self
+                .random
+                .pick(&["0", "1", "4", "8", "64", "0xffffffff", "-16", "0x400000000"])
+                .into(),
             _ => self.d(),
         }
     }
@@ -170,11 +202,41 @@ impl Maker {
     }
 
     fn arithmetic(&mut self) {
-        let (g, to, a, b, c) = (self.guard(), self.r(), self.source(), self.source(), self.source());
+        let (g, to, a, b, c) =
+            (self.guard(), self.r(), self.source(), self.source(), self.source());
         let op = self.random.pick(&[
-            "add.u32", "add.s32", "sub.s32", "mul.lo.s32", "min.u32", "min.s32", "max.s32", "and.b32", "or.b32",
-            "xor.b32", "shl.b32", "shr.u32", "shr.s32", "rem.u32", "div.u32", "max.u32", "bfind", "selp", "mad", "lop3",
-            "bfe", "prmt", "neg", "popc", "shf", "bfi", "add.u16x2", "cvt", "abs", "rem.s32", "and.b32", "min.u32",
+            "add.u32",
+            "add.s32",
+            "sub.s32",
+            "mul.lo.s32",
+            "min.u32",
+            "min.s32",
+            "max.s32",
+            "and.b32",
+            "or.b32",
+            "xor.b32",
+            "shl.b32",
+            "shr.u32",
+            "shr.s32",
+            "rem.u32",
+            "div.u32",
+            "max.u32",
+            "bfind",
+            "selp",
+            "mad",
+            "lop3",
+            "bfe",
+            "prmt",
+            "neg",
+            "popc",
+            "shf",
+            "bfi",
+            "add.u16x2",
+            "cvt",
+            "abs",
+            "rem.s32",
+            "and.b32",
+            "min.u32",
         ]);
         let a_reg = self.r();
         let line = match op {
@@ -190,7 +252,9 @@ impl Maker {
             "abs" => format!("{g}abs.s32 {to}, {a};"),
             "popc" => format!("{g}popc.b32 {to}, {a};"),
             "cvt" => {
-                let kind = self.random.pick(&["u32.u8", "s32.s8", "u32.u16", "s32.s16", "u8.u32", "s16.s32"]);
+                let kind = self
+                    .random
+                    .pick(&["u32.u8", "s32.s8", "u32.u16", "s32.s16", "u8.u32", "s16.s32"]);
                 format!("{g}cvt.{kind} {to}, {a_reg};")
             }
             op if op.starts_with("div") || op.starts_with("rem") => {
@@ -245,7 +309,9 @@ impl Maker {
 
     fn compare(&mut self) {
         let (g, p, a, b) = (self.guard(), self.p(), self.source(), self.source());
-        let how = self.random.pick(&["lt.u32", "le.s32", "gt.u32", "ge.s32", "eq.s32", "ne.s32", "lo.u32", "hs.u32"]);
+        let how = self.random.pick(&[
+            "lt.u32", "le.s32", "gt.u32", "ge.s32", "eq.s32", "ne.s32", "lo.u32", "hs.u32",
+        ]);
         let q = self.p();
         let line = match self.random.below(4) {
             0 => {
@@ -274,7 +340,9 @@ impl Maker {
 
     fn access(&mut self) {
         let g = self.guard();
-        let space = self.random.pick(&["global", "global", "shared", "shared", "local", "const", "", "", "param"]);
+        let space = self
+            .random
+            .pick(&["global", "global", "shared", "shared", "local", "const", "", "", "param"]);
         let dot = if space.is_empty() { String::new() } else { format!(".{space}") };
         let base = self.base(space);
         let mut offset = self.offset();
@@ -291,25 +359,32 @@ impl Maker {
             ("param", _) if self.function => "membar.cta;".into(),
             ("param", n) => {
                 let at = [0, 4, 8, 56, 60][self.random.below(5)];
-                if n < 4 { format!("{g}mov.b64 {d}, blob; {g}ld.param.u32 {r}, [{d}+{at}];") } else {
+                if n < 4 {
+                    format!("{g}mov.b64 {d}, blob; {g}ld.param.u32 {r}, [{d}+{at}];")
+                } else {
                     format!("{g}ld.param.u32 {r}, [blob+{at}];")
                 }
             }
             ("const", 0..=2) => format!("{g}ld.const.u8 {h}, {at};"),
             ("const", _) => format!("{g}ld.const.u32 {r}, {at};"),
             (_, 0) => format!("{g}ld{dot}.u8 {h}, {at};"),
-            (_, 1) if offset % 8 == 0 || base.starts_with('%') => format!("{g}ld{dot}.u64 {d}, {at};"),
+            (_, 1) if offset % 8 == 0 || base.starts_with('%') => {
+                format!("{g}ld{dot}.u64 {d}, {at};")
+            }
             (_, 2) if base.starts_with('%') => format!("{g}ld{dot}.v2.u32 {vector}, {at};"),
             (_, 3) if base.starts_with('%') => format!("{g}ld{dot}.v4.u32 {four}, {at};"),
             (_, 4) if base.starts_with('%') => format!("{g}st{dot}.v4.u32 {at}, {four};"),
             (_, 5) => format!("{g}st{dot}.u8 {at}, {h};"),
             (_, 6) if base.starts_with('%') => format!("{g}st{dot}.u64 {at}, {d};"),
             ("global" | "shared" | "", 7) => {
-                let op = self.random.pick(&["add.u32", "max.u32", "exch.b32", "inc.u32", "and.b32"]);
+                let op =
+                    self.random.pick(&["add.u32", "max.u32", "exch.b32", "inc.u32", "and.b32"]);
                 format!("{g}atom{dot}.{op} {r}, {at}, {value};")
             }
             ("global" | "shared" | "", 8) => format!("{g}red{dot}.add.u32 {at}, {value};"),
-            ("global" | "shared" | "", 9) => format!("{g}atom{dot}.cas.b32 {r}, {at}, {value}, {};", self.source()),
+            ("global" | "shared" | "", 9) => {
+                format!("{g}atom{dot}.cas.b32 {r}, {at}, {value}, {};", self.source())
+            }
             (_, 10) => format!("{g}st{dot}.u32 {at}, {value};"),
             _ => format!("{g}ld{dot}.u32 {r}, {at};"),
         };
@@ -324,11 +399,21 @@ impl Maker {
             0 => format!("{g}mov.u32 {r}, %ntid.x;"),
             1 => format!("{g}mov.u32 {r}, %laneid;"),
             2 => format!("{g}prefetch.global.L2 [{d}+{offset}];"),
-            3 => format!("{g}cp.async.ca.shared.global [{r}+{offset}], [{d}], 8; cp.async.wait_all;"),
-            4 => format!("{g}cp.async.ca.shared.global [{r}], [{d}+{offset}], 4, {r2}; cp.async.wait_all;"),
-            5 => format!("{g}cp.async.bulk.global.shared::cta.bulk_group [{d}], [{r}], 64; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"),
-            6 => format!("and.b32 {r2}, {r2}, 1023; {g}cp.async.bulk.global.shared::cta.bulk_group [{d}], [{r}], {r2}; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"),
-            7 => format!("and.b32 {r2}, {r2}, 1023; {g}cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{r}], [{d}], {r2}, [bar];"),
+            3 => {
+                format!("{g}cp.async.ca.shared.global [{r}+{offset}], [{d}], 8; cp.async.wait_all;")
+            }
+            4 => format!(
+                "{g}cp.async.ca.shared.global [{r}], [{d}+{offset}], 4, {r2}; cp.async.wait_all;"
+            ),
+            5 => format!(
+                "{g}cp.async.bulk.global.shared::cta.bulk_group [{d}], [{r}], 64; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"
+            ),
+            6 => format!(
+                "and.b32 {r2}, {r2}, 1023; {g}cp.async.bulk.global.shared::cta.bulk_group [{d}], [{r}], {r2}; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"
+            ),
+            7 => format!(
+                "and.b32 {r2}, {r2}, 1023; {g}cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{r}], [{d}], {r2}, [bar];"
+            ),
             8 => format!("{g}mbarrier.init.shared.b64 [{r}+{offset}], {r2};"),
             9 => format!("{g}mbarrier.arrive.shared.b64 {d}, [{r}];"),
             10 => format!("{g}mbarrier.arrive.expect_tx.shared.b64 {d}, [bar], {r2};"),
@@ -338,7 +423,9 @@ impl Maker {
             14 => format!("{g}mov.u32 {r}, %dynamic_smem_size;"),
             15 if self.random.chance(20) => format!("{g}trap;"),
             16 if self.random.chance(20) => format!("{g}exit;"),
-            17 => format!("{{ .reg .b64 %d1; .reg .b32 %r0; mov.u64 %d1, {d2}; mov.u32 %r0, 1; st.global.u32 [%d1+{offset}], %r0; }}"),
+            17 => format!(
+                "{{ .reg .b64 %d1; .reg .b32 %r0; mov.u64 %d1, {d2}; mov.u32 %r0, 1; st.global.u32 [%d1+{offset}], %r0; }}"
+            ),
             _ => format!("{g}mov.u32 {r}, %clock;"),
         };
         self.line(&line);
@@ -387,11 +474,15 @@ impl Maker {
             0 => {
                 let base = self.random.pick(&["s0", "s1", "dyn"]);
                 let r = self.r();
-                self.line(&format!("mov.u32 {r}, {base}; add.u32 {r}, {r}, %i{n}_; st.shared.u8 [{r}], %h1;"));
+                self.line(&format!(
+                    "mov.u32 {r}, {base}; add.u32 {r}, {r}, %i{n}_; st.shared.u8 [{r}], %h1;"
+                ));
             }
             1 => {
                 let d = self.d();
-                self.line(&format!("mul.wide.u32 {d}, %i{n}_, 4; add.s64 {d}, {d}, %d0; ld.global.u32 %r7, [{d}];"));
+                self.line(&format!(
+                    "mul.wide.u32 {d}, %i{n}_, 4; add.s64 {d}, {d}, %d0; ld.global.u32 %r7, [{d}];"
+                ));
             }
             _ => {}
         }
@@ -410,14 +501,21 @@ impl Maker {
     }
 
     fn call(&mut self) {
-        let n = { self.labels += 1; self.labels };
-        let (argument, b, result) = (self.random.pick(&["%d0", "%d1", "%d3", "%d3", "%d4"]), self.source(), self.r());
+        let n = {
+            self.labels += 1;
+            self.labels
+        };
+        let (argument, b, result) =
+            (self.random.pick(&["%d0", "%d1", "%d3", "%d3", "%d4"]), self.source(), self.r());
         let target = self.random.pick(&["f0", "f1"]);
         self.line(&format!("{{ .param .b64 a{n}; .param .b32 b{n}; .param .b32 r{n}; st.param.b64 [a{n}], {argument}; mov.u32 %r9, {b}; st.param.b32 [b{n}], %r9;"));
         if self.random.chance(30) {
             let from = self.d();
-            let from = if self.random.chance(50) { format!("mov.u64 {from}, f1; ") + &from } else { from };
-            let (set, register) = from.rsplit_once(' ').map_or((String::new(), from.clone()), |(s, r)| (s.into(), r.into()));
+            let from =
+                if self.random.chance(50) { format!("mov.u64 {from}, f1; ") + &from } else { from };
+            let (set, register) = from
+                .rsplit_once(' ')
+                .map_or((String::new(), from.clone()), |(s, r)| (s.into(), r.into()));
             self.line(&format!("{set} P{n}: .callprototype (.param .b32 _) _ (.param .b64 _, .param .b32 _); call (r{n}), {register}, (a{n}, b{n}), P{n};"));
         } else {
             self.line(&format!("call (r{n}), {target}, (a{n}, b{n});"));
