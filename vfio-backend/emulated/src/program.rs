@@ -361,6 +361,12 @@ impl LoadedProgram {
         let (kernel, function) =
             self.find(name).ok_or_else(|| LaunchError::NoKernel { name: name.to_owned() })?;
         check(function, config)?;
+        // Waiting for the compiler is no part of the launch's time.
+        let compiled = match config.engine {
+            Engine::Interpreter => None,
+            Engine::Auto => self.linked.machine.get_or_request(&self.linked),
+            Engine::Compiled => self.linked.machine.wait(&self.linked),
+        };
         let begun = Instant::now();
         let params = Segment::zeroed(u64::from(function.param_bytes).max(16))
             .ok_or(LaunchError::HostMemory)?;
@@ -377,11 +383,6 @@ impl LoadedProgram {
         let threads = blocks.saturating_mul(config.block.iter().map(|&n| u64::from(n)).product());
         let worth = (threads / THREADS_PER_WORKER).max(1);
         let workers = u64::from(config.workers.max(1)).min(blocks).min(worth) as u32;
-        let compiled = match config.engine {
-            Engine::Interpreter => None,
-            Engine::Auto => self.linked.machine.get_or_request(&self.linked),
-            Engine::Compiled => self.linked.machine.wait(&self.linked),
-        };
         let launch = Launch {
             linked: self.linked.clone(),
             compiled,

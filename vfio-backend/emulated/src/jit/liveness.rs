@@ -6,6 +6,9 @@ use crate::ir::{CONSTANT, Inst, NONE, Op, Slot};
 use crate::ops::Class;
 use crate::ops::compare::Compare;
 
+/// Passes over a function's code: one more than its loops nest, and then some.
+const MOST_PASSES: usize = 40;
+
 /// A slot of a class.
 pub(super) type Place = (Class, Slot);
 
@@ -248,7 +251,8 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// Solves it for `code[first..end]`. An instruction whose reads are not known makes everything live before it.
-    pub(super) fn solve(code: &[Inst], first: u32, end: u32, shape: Shape) -> Self {
+    /// `None` when it takes more passes than any program of a compiler's needs.
+    pub(super) fn solve(code: &[Inst], first: u32, end: u32, shape: Shape) -> Option<Self> {
         let mut leaders: Vec<u32> = vec![first];
         for pc in first..end {
             if let Op::Branch { to } = code[pc as usize].op {
@@ -265,7 +269,7 @@ impl Liveness {
         let mut all = Set::empty(shape);
         (0..shape.total()).for_each(|n| all.insert(n));
         // Backward until nothing changes; sets only grow, so it ends.
-        loop {
+        for _ in 0..MOST_PASSES {
             let mut changed = false;
             for (i, &pc) in leaders.iter().enumerate().rev() {
                 let stop = leaders.get(i + 1).copied().unwrap_or(end);
@@ -275,9 +279,10 @@ impl Liveness {
                 }
             }
             if !changed {
-                return Self { starts };
+                return Some(Self { starts });
             }
         }
+        None
     }
 
     /// What is live at `pc`, given what is live where straight code begins; `stop` is the next such place.

@@ -10,6 +10,8 @@ use crate::ir::{Function, Inst, Op, Program};
 const MOST_CODE: usize = 40_000;
 /// Regions of a program.
 const MOST_REGIONS: usize = 512;
+/// Instructions of one function.
+const MOST_FUNCTION: usize = 12_000;
 /// Instructions of one region.
 const MOST_REGION: usize = 6_000;
 /// Slots of a function that is compiled: what side exits may have to save.
@@ -65,7 +67,7 @@ fn extents(program: &Program) -> Vec<(u32, u32)> {
 /// The code of function `f`, if it is of a size that is compiled.
 fn body<'p>(program: &'p Program, f: &Function, (first, end): (u32, u32)) -> Option<Body<'p>> {
     let shape = Shape { slots32: f.slots32, slots64: f.slots64, preds: f.preds };
-    if shape.total() > MOST_SLOTS || (end - first) as usize > MOST_CODE || first >= end {
+    if shape.total() > MOST_SLOTS || (end - first) as usize > MOST_FUNCTION || first >= end {
         return None;
     }
     let inside = |to: u32| (first..end).contains(&to);
@@ -81,7 +83,7 @@ fn body<'p>(program: &'p Program, f: &Function, (first, end): (u32, u32)) -> Opt
             return None;
         }
     }
-    let liveness = Liveness::solve(code, first, end, shape);
+    let liveness = Liveness::solve(code, first, end, shape)?;
     let (is_kernel, frame_bytes) = (f.is_kernel, f.frame_bytes);
     Some(Body { code, first, end, shape, liveness, is_kernel, frame_bytes })
 }

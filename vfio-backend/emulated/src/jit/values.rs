@@ -12,6 +12,9 @@ use crate::ops::convert::Convert;
 use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 
+/// Passes over a function's code: one more than copies of copies follow each other against its order.
+const MOST_PASSES: usize = 40;
+
 /// What a slot is in compiled code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -94,7 +97,7 @@ pub(super) fn kinds(
     let is_number64 = |s: Slot| {
         constants64.get(usize::from(s & !CONSTANT)).is_some_and(|&v| !f64::from_bits(v).is_nan())
     };
-    loop {
+    for _ in 0..MOST_PASSES {
         let mut exact = Set::empty(shape);
         let mut any = false;
         for inst in code {
@@ -133,4 +136,7 @@ pub(super) fn kinds(
             return kinds;
         }
     }
+    // A chain of copies longer than anybody writes: exact is always right.
+    kinds.iter_mut().filter(|k| **k == Kind::Loose).for_each(|k| *k = Kind::Float);
+    kinds
 }
