@@ -247,7 +247,6 @@ proptest! {
         }
         let watched = observed(&program);
         let machine = crate::jit::compile(&watched, &[]).map(Arc::new);
-        prop_assert!(machine.is_some() || !cfg!(target_arch = "x86_64"));
         let mut plain = launch(program);
         let mut compiled_launch = launch(watched);
         compiled_launch.compiled = machine;
