@@ -103,16 +103,17 @@ fn settle_block(
                 settle_block(&mut inner.statements, constants, fresh, chains)?;
             }
             Statement::Instruction(i) if uses(i).is_some() => {
-                if !settle_one(i, constants)? {
-                    if *chains >= MOST_CHAINS {
-                        let why =
-                            "more than 64 barriers whose number is no constant in one function";
-                        return Err(Refusal::Instruction { at: i.span, why });
-                    }
-                    chain(i, fresh, &mut out);
-                    *chains += 1;
+                if settle_one(i, constants)? {
+                    out.push(statement);
                     continue;
                 }
+                if *chains >= MOST_CHAINS {
+                    let why = "more than 64 barriers whose number is no constant in one function";
+                    return Err(Refusal::Instruction { at: i.span, why });
+                }
+                chain(i, fresh, &mut out);
+                *chains += 1;
+                continue;
             }
             _ => {}
         }

@@ -87,10 +87,13 @@ pub(super) struct Pass<'a, 'm> {
     pub(super) members: HashMap<(Target, Arg), Vec<u32>>,
     /// The widest alignment that such accesses need of a value, over all of the block.
     pub(super) root_aligns: HashMap<Arg, u64>,
-    /// Groups found so far: least and greatest offset and alignment; `None` for none.
-    pub(super) groups: HashMap<(Target, Arg), Option<(i64, i64, u64)>>,
+    /// Groups found so far; `None` for none.
+    pub(super) groups: HashMap<(Target, Arg), Option<Extent>>,
     edits: HashMap<u32, Edit>,
 }
+
+/// Least and greatest offset of a group of accesses, and their alignment.
+pub(super) type Extent = (i64, i64, u64);
 
 /// Name of the shared object that stands in where a kernel has none.
 pub(super) const STAND_IN: &str = "$ts_shared";

@@ -53,10 +53,7 @@ impl View<'_> {
             };
             if slot == NONE {
             } else if wide {
-                let mut out = [0; LANES];
-                for i in 0..LANES {
-                    out[i] = u64::from(low.0[i]) | u64::from(high.0[i]) << 32;
-                }
+                let out = std::array::from_fn(|i| u64::from(low.0[i]) | u64::from(high.0[i]) << 32);
                 u64::write(registers, slot, mask, out);
             } else {
                 u32::write(registers, slot, mask, low.0);
@@ -82,6 +79,7 @@ impl View<'_> {
             let (slot, word) = (t.slots[e & 3], at / 4 + e * step);
             let Some(words) = self.local.get_mut(word..word + step) else { return false };
             for (half, out) in words.iter_mut().enumerate() {
+                #[allow(clippy::needless_range_loop)] // Three arrays by lane: this form vectorises.
                 for i in 0..LANES {
                     let value = if wide {
                         (u64::read(registers, slot)[i] >> (32 * half)) as u32

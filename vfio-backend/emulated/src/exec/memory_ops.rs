@@ -160,7 +160,7 @@ impl View<'_> {
         let first = at[mask.trailing_zeros() as usize & 31];
         let launch = self.launch;
         let mut region = launch.map.region(*self.region);
-        if !region.is_some_and(|r| first.wrapping_sub(r.start) < r.segment.len()) {
+        if region.is_none_or(|r| first.wrapping_sub(r.start) >= r.segment.len()) {
             let Some(found) = launch.map.find(first) else { return Ok(None) };
             *self.region = found;
             region = launch.map.region(found);

@@ -190,6 +190,7 @@ fn asking(
 }
 
 /// Puts a region's function into the context.
+#[allow(clippy::type_complexity)] // The parts of one region; named nowhere else.
 fn function(
     module: &mut JITModule,
     (context, contexts): (&mut Context, &mut FunctionBuilderContext),
