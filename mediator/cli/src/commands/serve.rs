@@ -54,7 +54,11 @@ impl Serve {
         let (news, happenings) = unbounded();
         // Milestones are for people: a few may be lost when thousands happen at once.
         let (watcher, milestones) = bounded(1024);
-        let settings = Settings { audit_rate: policy.audit.rate, ..Settings::default() };
+        let settings = Settings {
+            audit_rate: policy.audit.rate,
+            watchdog: Duration::from_nanos(policy.device.watchdog_ns),
+            ..Settings::default()
+        };
         let runtime = Runtime::start(backend, audit_handle.clone(), wake, Some(watcher), settings)
             .map_err(|e| Failure::machine(e.to_string(), "raise the limit and try again"))?;
         let device = runtime.handle().description().clone();
