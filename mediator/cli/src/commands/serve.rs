@@ -47,7 +47,7 @@ impl Serve {
         check(&policy)?;
         let width = policy.tenants.iter().map(|t| t.name.len()).max().unwrap_or(0).max(9);
         let progress = Progress::new(self.quiet, width);
-        let backend = machine::backend(&policy.device)?;
+        let backend = machine::backend(&policy.device, &[])?;
         let wake = Wake::new().map_err(|e| machine::out_of("file descriptors", &e))?;
         let audit = open_audit(&policy, self.audit.as_deref(), &wake)?;
         let audit_handle = audit.as_ref().map_or(AuditHandle::none(), |(_, log)| log.handle());
