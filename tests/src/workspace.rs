@@ -11,8 +11,12 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The `turnstile` binary, built if need be, with the profile of the tests.
+/// The `turnstile` binary, built if need be, with the profile of the tests; or the one that
+/// `TURNSTILE_BINARY` names.
 pub fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TURNSTILE_BINARY") {
+        return Ok(path.into());
+    }
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(|| build().map_err(|e| format!("{e:?}")));
     built.clone().map_err(anyhow::Error::msg)

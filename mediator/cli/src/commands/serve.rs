@@ -47,14 +47,18 @@ impl Serve {
         check(&policy)?;
         let width = policy.tenants.iter().map(|t| t.name.len()).max().unwrap_or(0).max(9);
         let progress = Progress::new(self.quiet, width);
-        let backend = machine::backend(&policy.device)?;
+        let backend = machine::backend(&policy.device, &[])?;
         let wake = Wake::new().map_err(|e| machine::out_of("file descriptors", &e))?;
         let audit = open_audit(&policy, self.audit.as_deref(), &wake)?;
         let audit_handle = audit.as_ref().map_or(AuditHandle::none(), |(_, log)| log.handle());
         let (news, happenings) = unbounded();
         // Milestones are for people: a few may be lost when thousands happen at once.
         let (watcher, milestones) = bounded(1024);
-        let settings = Settings { audit_rate: policy.audit.rate, ..Settings::default() };
+        let settings = Settings {
+            audit_rate: policy.audit.rate,
+            watchdog: Duration::from_nanos(policy.device.watchdog_ns),
+            ..Settings::default()
+        };
         let runtime = Runtime::start(backend, audit_handle.clone(), wake, Some(watcher), settings)
             .map_err(|e| Failure::machine(e.to_string(), "raise the limit and try again"))?;
         let device = runtime.handle().description().clone();

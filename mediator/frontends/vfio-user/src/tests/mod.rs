@@ -80,7 +80,8 @@ fn mediate(device: &Weak<Device>) {
         aperture_memory: MemoryId(1),
     };
     drop(first);
-    let mut mediator = Mediator::new(Settings { spin_ns: 0, multiprocessors: 1 });
+    let mut mediator =
+        Mediator::new(Settings { spin_ns: 0, multiprocessors: 1, watchdog_ns: u64::MAX });
     let id = mediator.attach(attachment, 0, &mut Ignored);
     while device.upgrade().is_some() {
         mediator.attention(id, 0, &mut Ignored);
