@@ -132,7 +132,7 @@ impl<'c> Prepared<'c> {
         }
         let contract = module.contract().kernels.iter();
         let least = contract
-            .filter(|k| k.kernel.to_string() == case.kernel.entry)
+            .filter(|k| k.kernel == case.kernel.entry)
             .map(|k| k.dynamic_shared)
             .max()
             .unwrap_or(0);
