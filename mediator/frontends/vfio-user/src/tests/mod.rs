@@ -7,8 +7,8 @@ mod second;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use turnstile_abi::memory::SharedMemory;
@@ -59,31 +59,36 @@ impl Admission for Arc<Fake> {
         let registers = Arc::new(Registers::new(Features::DMA, APERTURE, APERTURE / 4));
         let device = Arc::new(Device::new(registers, aperture).unwrap());
         assert_eq!(self.attached.fetch_add(1, Ordering::AcqRel), 0, "one client at a time");
-        self.seen.lock().unwrap().devices.push(device.clone());
-        let weak = Arc::downgrade(&device);
-        std::thread::spawn(move || mediate(&weak));
-        Ok(Seat { device, events: Box::new(Events(self.clone())) })
+        let mut seen = self.seen.lock().unwrap();
+        // The last two: each holds descriptors.
+        if seen.devices.len() == 2 {
+            seen.devices.remove(0);
+        }
+        seen.devices.push(device.clone());
+        drop(seen);
+        let over = Arc::new(AtomicBool::new(false));
+        let (ours, until) = (device.clone(), over.clone());
+        std::thread::spawn(move || mediate(&ours, &until));
+        Ok(Seat { device, events: Box::new(Events(self.clone(), over)) })
     }
 }
 
-/// Acts on control registers as the dispatcher does, with a real mediator, until the device is gone.
+/// Acts on control registers as the dispatcher does, with a real mediator, until the client is gone.
 /// Leaves the doorbell alone: the tests read it.
-fn mediate(device: &Weak<Device>) {
+fn mediate(device: &Device, over: &AtomicBool) {
     const POLICY: &str = r#"{ "version": 1, "device": { "backend": "emulated", "memory": "1GiB" },
         "tenants": [ { "name": "t", "attach": { "kind": "process" }, "aperture": "1MiB",
         "grants": {} } ] }"#;
-    let Some(first) = device.upgrade() else { return };
     let attachment = Attachment {
         policy: Policy::parse(POLICY).unwrap_or_else(|e| panic!("{e}")).tenants[0].clone(),
-        registers: first.registers().clone(),
-        aperture: first.aperture().clone(),
+        registers: device.registers().clone(),
+        aperture: device.aperture().clone(),
         aperture_memory: MemoryId(1),
     };
-    drop(first);
     let mut mediator =
         Mediator::new(Settings { spin_ns: 0, multiprocessors: 1, watchdog_ns: u64::MAX });
     let id = mediator.attach(attachment, 0, &mut Ignored);
-    while device.upgrade().is_some() {
+    while !over.load(Ordering::Acquire) {
         mediator.attention(id, 0, &mut Ignored);
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -102,7 +107,7 @@ impl Effects for Ignored {
     fn memory_removed(&mut self, _: TenantId, _: u64) {}
 }
 
-struct Events(Arc<Fake>);
+struct Events(Arc<Fake>, Arc<AtomicBool>);
 
 impl MemoryEvents for Events {
     fn add(
@@ -123,6 +128,7 @@ impl MemoryEvents for Events {
         Ok(())
     }
     fn left(&mut self, how: Left) {
+        self.1.store(true, Ordering::Release);
         std::thread::sleep(self.0.reclaim);
         let mut seen = self.0.seen.lock().unwrap();
         seen.memory.clear();
