@@ -3,25 +3,25 @@
 use std::fmt::Write;
 
 /// A small random number generator (xorshift64*), so that a seed alone makes a module.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
 
-    pub fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
         list[self.below(list.len())]
     }
 
@@ -68,7 +68,7 @@ struct Maker {
 }
 
 /// A module with a kernel `k(p, q, n, blob)`: p a pointer into the arena, q anything, n anything.
-pub fn module(seed: u64) -> String {
+pub(crate) fn module(seed: u64) -> String {
     let mut maker =
         Maker { random: Random::new(seed), text: String::new(), labels: 0, function: true };
     maker.module();
