@@ -1,6 +1,6 @@
 //! The Turnstile driver in a Linux guest, as an ordinary program.
 //!
-//! [`find`] looks for Turnstile functions on the PCI bus; [`Device::open`] reaches one, by the way
+//! [`find()`] looks for Turnstile functions on the PCI bus; [`Device::open`] reaches one, by the way
 //! its binding leaves open:
 //!
 //! - **sysfs** ([`sysfs`]): no driver is bound. The BARs are the resource files of the function; it

@@ -8,7 +8,7 @@ use super::words::{Flag, Op, ScalarType, Space, Special};
 pub enum Opcode {
     /// One that this crate can name.
     Known(Op),
-    /// Any other word; [`crate::check`] refuses it.
+    /// Any other word; [`mod@crate::check`] refuses it.
     Unknown(Name),
 }
 
@@ -31,7 +31,7 @@ pub enum Mod {
     Space(Space),
     /// Any other word that this crate can name, `.sync`.
     Flag(Flag),
-    /// A word that it cannot name; [`crate::check`] refuses it.
+    /// A word that it cannot name; [`mod@crate::check`] refuses it.
     Other(Name),
 }
 
@@ -122,7 +122,7 @@ impl Address {
 /// An operand of an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operand {
-    /// A declared register. Register names are unique in a function (see [`crate::parse`]).
+    /// A declared register. Register names are unique in a function (see [`mod@crate::parse`]).
     Reg(Name),
     /// A negated predicate register, `!p`.
     NotReg(Name),

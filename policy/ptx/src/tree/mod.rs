@@ -1,8 +1,8 @@
 //! The tree of a PTX module: what was written, with byte spans and lines, owned and rewritable.
 //!
 //! It keeps everything that has a meaning; comments, white space and debug information are dropped
-//! (see [`crate::parse`]). It is not a judgement: a tree may hold anything the grammar allows, and
-//! [`crate::check`] decides what of it is permitted. Source: PTX ISA 9.0, sections 4, 5 and 11.
+//! (see [`mod@crate::parse`]). It is not a judgement: a tree may hold anything the grammar allows, and
+//! [`mod@crate::check`] decides what of it is permitted. Source: PTX ISA 9.0, sections 4, 5 and 11.
 
 mod instruction;
 mod name;
