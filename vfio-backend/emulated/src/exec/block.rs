@@ -196,6 +196,8 @@ impl Block {
         let mut spins = 0;
         loop {
             let (mut ran, mut blocked, mut done) = (false, false, true);
+            // Whether a warp got to where it has to wait, or to its end: others may go on now.
+            let (mut spun, mut moved) = (false, false);
             for warp in &mut self.warps {
                 if warp.live == 0 {
                     continue;
@@ -203,7 +205,10 @@ impl Block {
                 let before = warp.work.warp_instructions;
                 let index = warp.index;
                 let turn = level.run(warp, &mut self.common, launch).map_err(|f| (index, f))?;
-                ran |= warp.work.warp_instructions != before;
+                let went = warp.work.warp_instructions != before;
+                ran |= went;
+                moved |= went && turn != Turn::Yielded;
+                spun |= turn == Turn::Yielded;
                 match turn {
                     Turn::Done => {}
                     Turn::Blocked => (done, blocked) = (false, true),
@@ -219,7 +224,7 @@ impl Block {
             if !ran && blocked {
                 return Err(self.deadlock());
             }
-            if spins >= self.warps.len() as u32 {
+            if spins >= self.warps.len() as u32 || (spun && !moved) {
                 return Ok(Progress::Yielded);
             }
         }

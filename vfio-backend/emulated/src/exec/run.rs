@@ -291,7 +291,9 @@ pub(crate) fn run(
                     special::parameters(&launch.params, from, slots, &mut registers, active);
                 }
                 Op::Atomic(ref a) => {
+                    // Some wait with atomics that change nothing.
                     polls = true;
+                    fuel -= POLL / 4;
                     attempt!(view!().atomic(&mut registers, a, active));
                 }
                 Op::Atomic128 { ref memory, d, b, c } => {

@@ -30,10 +30,10 @@ fn run(body: &str, engine: Engine, block: [u32; 3], value: u32) -> Result<Vec<u3
     let module = parse(text.as_bytes(), &Limits::default()).expect("the test's PTX parses");
     let view = ModuleView::of(&module).expect("the test's PTX has a layout");
     let mut space = AddressSpace::new(Arena { base: ARENA_BASE, log2: 32 }).unwrap();
-    let mut program = LoadedProgram::load(&module, &view, &mut space).unwrap();
+    let program = LoadedProgram::load(&module, &view, &mut space).unwrap();
     let out = space.allocate(4 * WORDS as u64, Access::READ_WRITE).unwrap();
     let mut params = out.to_le_bytes().to_vec();
-    params.extend(u64::from(value).to_le_bytes());
+    params.extend(value.to_le_bytes());
     let config = LaunchConfig { engine, ..LaunchConfig::new([2, 1, 1], block, params) };
     match program.launch("k", &config, space.snapshot(), &Arc::new(AtomicBool::new(false))) {
         Ok(_) => {}
