@@ -294,16 +294,12 @@ fn products<T: Copy + Default, const N: usize>(
     for row in (0..rows).step_by(8) {
         for column in (0..columns).step_by(8) {
             let at = |r: usize| (row + r) * columns + column;
-            let mut sums = [[T::default(); 8]; 8];
-            for r in 0..8 {
-                for c in 0..8 {
-                    sums[r][c] = start(at(r) + c);
-                }
-            }
+            let mut sums: [[T; 8]; 8] =
+                std::array::from_fn(|r| std::array::from_fn(|c| start(at(r) + c)));
             tile((&f.a[row..], &f.b[column..]), (rows, columns, depth), &mut sums, &add);
-            for r in 0..8 {
+            for (r, row) in sums.iter().enumerate() {
                 if let Some(place) = out.get_mut(at(r)..at(r) + 8) {
-                    place.copy_from_slice(&sums[r]);
+                    place.copy_from_slice(row);
                 }
             }
         }

@@ -365,9 +365,8 @@ impl Warp {
         for w in 0..words {
             let source = self.local[(from / 4 + w) as usize];
             let dest = &mut self.local[(to / 4 + w) as usize];
-            for lane in 0..LANES {
-                let taken = mask & BITS[lane] != 0;
-                dest.0[lane] = if taken { source.0[lane] } else { dest.0[lane] };
+            for ((dest, source), bit) in dest.0.iter_mut().zip(source.0).zip(BITS) {
+                *dest = if mask & bit != 0 { source } else { *dest };
             }
         }
     }
