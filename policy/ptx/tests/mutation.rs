@@ -41,6 +41,9 @@ struct Tally {
     mutants: u32,
     malformed: u32,
     refused: u32,
+    /// Refused ones that were run all the same, and those of them that faulted: the judge is not blind.
+    tried: u32,
+    faulted: u32,
     harmless: u32,
     findings: Vec<String>,
 }
@@ -173,7 +176,16 @@ impl Original {
         let text = lines.join("\n");
         tally.mutants += 1;
         match verify_text(text.as_bytes(), self.arena, &self.contract) {
-            Err(VerifyError::Unsafe { .. } | VerifyError::View(_)) => tally.refused += 1,
+            Err(VerifyError::Unsafe { .. } | VerifyError::View(_)) => {
+                tally.refused += 1;
+                if random.below(4) == 0
+                    && let Some((module, view)) = self.read(&text)
+                {
+                    tally.tried += 1;
+                    let harm = self.harm(&module, &view, random);
+                    tally.faulted += u32::from(matches!(harm, Err(Harm::Fault(_))));
+                }
+            }
             Err(VerifyError::Parse(_) | VerifyError::Refused(_)) => tally.malformed += 1,
             Ok(()) => {
                 let Some((module, view)) = self.read(&text) else {
@@ -372,12 +384,14 @@ fn search(seed: u64, count: u32, generated: u64, limit: Duration) -> Tally {
         }
     }
     println!(
-        "{} mutants of {} texts: {} are no PTX or not permitted, {} not verified, {} accepted and harmless, \
-         {} findings, {:.1?}",
+        "{} mutants of {} texts: {} are no PTX or not permitted, {} not verified (of {} that were run all the \
+         same, {} faulted), {} accepted and harmless, {} findings, {:.1?}",
         tally.mutants,
         originals.len(),
         tally.malformed,
         tally.refused,
+        tally.tried,
+        tally.faulted,
         tally.harmless,
         tally.findings.len(),
         start.elapsed()
@@ -391,6 +405,7 @@ fn a_changed_text_is_refused_or_harmless() {
     assert!(tally.findings.is_empty(), "{}", tally.findings.join("\n"));
     assert!(tally.refused * 10 > tally.mutants, "hardly any change matters: {}", tally.refused);
     assert!(tally.harmless > 0, "nothing reached the judge");
+    assert!(tally.faulted > 0, "the judge is blind");
 }
 
 /// As long as `SECONDS` says, with the seed `SEED` (scripts/ptx-fuzz).
