@@ -5,6 +5,8 @@ use crate::contract::{Arena, BlockShape, GuardMode};
 use crate::guard::{self, GuardOptions};
 use crate::parse::{Limits, ParseError, parse};
 use crate::print::print;
+use crate::tree::Module;
+use crate::variants::Source;
 use crate::verify::{self, VerifiedModule, VerifyError};
 use crate::view::ViewError;
 
@@ -80,6 +82,9 @@ pub enum PtxError {
     /// a limit of the guard or the verifier; the image is refused all the same.
     #[error("not verified: {0}")]
     Verify(#[from] VerifyError),
+    /// A variant for a launch cannot stand in for the module.
+    #[error("no variant: {0}")]
+    Variant(&'static str),
     /// A guard was asked for and no arena given. A mistake of the caller, not of the image.
     #[error("guard mode {0:?} needs an arena")]
     NoArena(GuardMode),
@@ -93,7 +98,7 @@ impl PtxError {
             Self::Refused(refusal) => refusal.span().line,
             Self::Guard(refusal) => refusal.span().line,
             Self::View(ViewError::TooLarge { at, .. } | ViewError::Unsized { at, .. }) => at.line,
-            Self::Verify(_) | Self::NoArena(_) => 0,
+            Self::Verify(_) | Self::Variant(_) | Self::NoArena(_) => 0,
         };
         (line != 0).then_some(line)
     }
@@ -111,15 +116,27 @@ pub fn admit(image: &[u8], admission: &Admission) -> Result<VerifiedModule, PtxE
         return Ok(verify::allow(printed.text, printed.lines)?);
     }
     let options = admission.options()?;
+    let verified = guard_and_verify(&module, &options)?;
+    Ok(match options.mode {
+        GuardMode::Fence => verified.made_from(Source { module, options }),
+        _ => verified,
+    })
+}
+
+/// Guards a checked module and verifies what comes out.
+pub(crate) fn guard_and_verify(
+    module: &Module,
+    options: &GuardOptions,
+) -> Result<VerifiedModule, PtxError> {
     let attempt = |options: &GuardOptions| -> Result<VerifiedModule, PtxError> {
-        let (guarded, report) = guard::guard(&module, options)?;
+        let (guarded, report) = guard::guard(module, options)?;
         let printed = print(&guarded);
         Ok(verify::verify(printed.text, printed.lines, options.mode, options.arena, report)?)
     };
-    match attempt(&options) {
+    match attempt(options) {
         // The verifier cannot follow some proof of the guard's: without proofs there is none to follow.
         Err(PtxError::Verify(error)) if error.is_unproved() => {
-            attempt(&GuardOptions { proofs: false, ..options })
+            attempt(&GuardOptions { proofs: false, ..*options })
         }
         done => done,
     }
