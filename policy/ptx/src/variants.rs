@@ -42,14 +42,18 @@ pub struct LaunchShape {
 
 impl VerifiedModule {
     /// The same program guarded for one shape of launch. It takes about as long as [`crate::admit`].
-    /// Names, parameters and the places of variables are those of this module.
+    /// Names, parameters and the places of variables are those of this module. `red_zone` is how many
+    /// bytes around the arena the caller maps to a sink of the tenant's own; [`crate::WIDE_RED_ZONE`] is
+    /// what makes promised pointers worth having.
     ///
     /// # Errors
     /// [`PtxError::Variant`] when the module is not in `fence` mode or the variant would want other
     /// variables; anything else that [`crate::admit`] says.
-    pub fn variant(&self, shape: &LaunchShape) -> Result<VerifiedModule, PtxError> {
+    pub fn variant(&self, shape: &LaunchShape, red_zone: u64) -> Result<VerifiedModule, PtxError> {
         let source = self.source().ok_or(PtxError::Variant("it is not fenced"))?;
+        let arena = source.options.arena.with_red_zone(red_zone);
         let options = GuardOptions {
+            arena: arena.map_err(|_| PtxError::Variant("its red zones do not fit"))?,
             block: Some(shape.block),
             dynamic_shared: Some(shape.dynamic_shared),
             pointers: shape.pointers,
@@ -69,6 +73,7 @@ impl VerifiedModule {
 pub struct Variants<T> {
     module: VerifiedModule,
     general: Arc<T>,
+    red_zone: u64,
     made: Mutex<HashMap<LaunchShape, Option<Variant<T>>>>,
     /// Held while one is made, so that each is made once; launches whose variant exists do not wait.
     making: Mutex<()>,
@@ -97,9 +102,10 @@ impl<T> Clone for Variant<T> {
 }
 
 impl<T> Variants<T> {
-    /// No variants yet; `general` is what was made of the module itself.
-    pub fn new(module: VerifiedModule, general: Arc<T>) -> Self {
-        Self { module, general, made: Mutex::default(), making: Mutex::default() }
+    /// No variants yet; `general` is what was made of the module itself, and `red_zone` as for
+    /// [`VerifiedModule::variant`].
+    pub fn new(module: VerifiedModule, general: Arc<T>, red_zone: u64) -> Self {
+        Self { module, general, red_zone, made: Mutex::default(), making: Mutex::default() }
     }
 
     /// What was made of the module itself.
@@ -157,7 +163,7 @@ impl<T> Variants<T> {
         if let Some(known) = self.known(&shape) {
             return known;
         }
-        let module = self.module.variant(&shape).ok();
+        let module = self.module.variant(&shape, self.red_zone).ok();
         let variant = module.and_then(|module| {
             let contract = Arc::new(module.contract().clone());
             load(&module).ok().map(|loaded| Variant { loaded: Arc::new(loaded), contract })
@@ -205,7 +211,7 @@ mod tests {
         st.global.u32 [%rd3], %r3; ret;\n}\n";
 
     fn arena() -> Arena {
-        Arena::new(BASE, 4 << 30).unwrap().with_red_zone(WIDE_RED_ZONE).unwrap()
+        Arena::new(BASE, 4 << 30).unwrap()
     }
 
     fn module(mode: GuardMode) -> VerifiedModule {
@@ -227,7 +233,7 @@ mod tests {
     fn variants() -> Variants<String> {
         let module = module(GuardMode::Fence);
         let general = Arc::new(module.text().to_owned());
-        Variants::new(module, general)
+        Variants::new(module, general, WIDE_RED_ZONE)
     }
 
     #[test]
@@ -283,7 +289,7 @@ mod tests {
             ..Admission::guarded(GuardMode::Check, arena(), Limits::default())
         };
         let module = admit(TEXT.as_bytes(), &admission).unwrap();
-        let variants = Variants::new(module, Arc::new(()));
+        let variants = Variants::new(module, Arc::new(()), WIDE_RED_ZONE);
         let terms = Terms { block: BlockShape { x: 65, ..block }, dynamic_shared: 0, params: &[] };
         let refused = variants.choose("k", &terms, |_| Ok::<_, ()>(()));
         assert_eq!(refused.map(|_| ()), Err(BrokenPromise::Block(block)));
@@ -293,6 +299,9 @@ mod tests {
     fn only_fenced_modules_have_variants() {
         let block = BlockShape { x: 64, y: 1, z: 1 };
         let shape = LaunchShape { block, dynamic_shared: 0, pointers: true };
-        assert!(matches!(module(GuardMode::Check).variant(&shape), Err(PtxError::Variant(_))));
+        assert!(matches!(
+            module(GuardMode::Check).variant(&shape, WIDE_RED_ZONE),
+            Err(PtxError::Variant(_))
+        ));
     }
 }

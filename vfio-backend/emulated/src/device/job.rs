@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use turnstile_abi::Status;
 use turnstile_backend_api::{Fault, Outcome, ProgramId, QueueId, SpaceId};
-use turnstile_ptx::{BlockShape, GuardMode, Terms, Variants, VerifiedModule};
+use turnstile_ptx::{BlockShape, GuardMode, Terms, Variants, VerifiedModule, WIDE_RED_ZONE};
 
 use super::script::Trouble;
 use super::space::{Kernel, Loaded, Placed};
@@ -207,7 +207,8 @@ fn load(device: &Device, id: SpaceId, program: ProgramId, module: VerifiedModule
         Err(error) => return undo(space, &placed, Status::NoMemory, error.to_string()),
     };
     let regions = [placed, loaded.regions().to_vec()].concat();
-    let variants = Variants::new(module, Arc::new(loaded));
+    // Every access is checked: nothing around an arena is anyone else's, whatever its width.
+    let variants = Variants::new(module, Arc::new(loaded), WIDE_RED_ZONE);
     let loaded = Arc::new(Loaded { variants, record });
     space.programs.insert(program, Placed { loaded, regions, bytes });
     space.used_bytes += bytes;
