@@ -39,7 +39,7 @@ impl Pass<'_, '_> {
     /// True when the analysis proves the access, and then notes what launches must promise for it.
     fn is_proved(&mut self, value: &Value, offset: i64, job: &Job, space: ObjectSpace) -> bool {
         let (bytes, align) = (job.access.bytes, job.access.align);
-        if !self.options.proofs
+        if !self.trusts(job)
             || !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes())
         {
             return false;

@@ -380,6 +380,8 @@ fn declarations<'m>(
                 variables.insert(&v.name, v);
             }
             Statement::Block(inner) => declarations(inner, variables)?,
+            // Advice on unrolling changes nothing that a thread does.
+            Statement::Pragma(p) if p.is_nounroll() => {}
             Statement::Pragma(p) => return Err(pragma(p.span)),
             _ => {}
         }
