@@ -1,4 +1,4 @@
-//! Guards one PTX file: `guard IN OUT MODE [X,Y,Z [DYNAMIC]]`, for an arena of 4 GiB at 64 GiB. MODE is `none`, `check`,
+//! Guards one PTX file: `guard IN OUT MODE [X,Y,Z [DYNAMIC]]`, for an arena of 4 GiB at 128 GiB. MODE is `none`, `check`,
 //! `fence` (for any launch, or any of the given shape), or `variant`: what a backend makes of a fenced module for launches of
 //! the given shape whose pointers are in the arena. With `SMALL` the arena is 1 GiB at 77 GiB.
 //!
@@ -14,7 +14,7 @@ use turnstile_ptx::{
 
 fn guarded(text: &[u8], mode: &str, rest: &[String]) -> Result<VerifiedModule, String> {
     let small = std::env::var("SMALL").is_ok();
-    let arena = if small { Arena::new(77 << 30, 1 << 30) } else { Arena::new(64 << 30, 4 << 30) };
+    let arena = if small { Arena::new(77 << 30, 1 << 30) } else { Arena::new(128 << 30, 4 << 30) };
     let arena = arena.map_err(|e| e.to_string())?;
     let block = match rest.first().filter(|s| *s != "-") {
         None => None,

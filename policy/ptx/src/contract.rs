@@ -20,9 +20,9 @@ pub enum GuardMode {
 pub const RED_ZONE: u64 = 16 << 20;
 
 /// Bytes on both sides of an arena that backends map (to a sink of the tenant's own, over and over; it
-/// is address space, not memory): a pointer into the arena plus a 32-bit index of eight bytes each
-/// cannot leave them. It is what the runtime guards for; see [`Arena::with_red_zone`].
-pub const WIDE_RED_ZONE: u64 = 32 << 30;
+/// is address space, not memory): a pointer into the arena plus a 32-bit index of up to 16 bytes
+/// each cannot leave them. It is what the runtime guards for; see [`Arena::with_red_zone`].
+pub const WIDE_RED_ZONE: u64 = 64 << 30;
 
 /// A range of device addresses that is a tenant's own: 2^k bytes, 1 GiB to 64 TiB, aligned to its
 /// size.

@@ -202,7 +202,7 @@ mod tests {
     use crate::contract::{GuardMode, WIDE_RED_ZONE};
     use crate::{Admission, Limits, admit};
 
-    const BASE: u64 = 64 << 30;
+    const BASE: u64 = 128 << 30;
     /// `p[tid] = s[tid]`: needs a clamp unless blocks have at most 64 threads, a fence unless `p` is promised.
     const TEXT: &str = ".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n\
         .reg .b32 %r<4>; .reg .b64 %rd<4>; .shared .align 4 .b8 s[256];\n\

@@ -178,7 +178,7 @@ impl Pass<'_, '_> {
                 continue;
             }
             let inner = emit.specific(&asked, space);
-            let clamped = self.chain(emit, &inner, &objects, bytes, align);
+            let clamped = self.chain(emit, &inner, &objects, bytes, align, align);
             let arm = emit.generic(&clamped, space);
             safe = Some(match safe {
                 None => arm,
