@@ -18,6 +18,7 @@ mod device_event;
 mod event;
 mod file;
 mod sender;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub mod verify;
@@ -27,4 +28,5 @@ pub use chain::{Hash, MAX_LINE};
 pub use device_event::DeviceEvent;
 pub use event::{Event, LogEvent, TenantEvent};
 pub use sender::{AuditHandle, TenantAudit};
+pub use tap::{Closed, MAX_SUBSCRIBERS, MAX_WAITING, SubscribeError, Subscription};
 pub use writer::{AuditError, AuditLog, OnStop, Options, Summary};
