@@ -17,6 +17,7 @@ mod table;
 mod tenant;
 
 pub use failure::{Failure, Kind};
+pub(crate) use machine::peak_rss_bytes;
 
 /// Exit codes, for the help.
 const EXIT_CODES: &str = "\

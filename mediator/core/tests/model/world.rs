@@ -425,10 +425,7 @@ impl World {
                 assert!(*used <= limit, "{} of {limit}: {used}", resource.name());
             }
             assert!(view.in_flight <= 8 + 8, "work in flight is bounded by the policy");
-            assert_eq!(
-                u64::from(view.handles),
-                view.used[Resource::Handles as usize]
-            );
+            assert_eq!(u64::from(view.handles), view.used[Resource::Handles as usize]);
         }
     }
 
