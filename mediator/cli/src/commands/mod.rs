@@ -11,6 +11,7 @@ mod failure;
 mod machine;
 mod policy;
 mod ptx;
+mod rpc_client;
 mod run;
 mod serve;
 mod table;
@@ -67,6 +68,8 @@ enum Command {
     Bench(bench::Bench),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
+    #[command(hide = true)]
+    RpcClient(rpc_client::RpcClient),
 }
 
 /// Runs the command line and says how it went.
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Ptx(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::RpcClient(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };

@@ -18,6 +18,7 @@ use crate::runtime::{Handle, Milestone, Report, Runtime, Settings, Wake};
 use crate::tenants::News;
 use crate::tenants::kvm::VmTenants;
 use crate::tenants::process::ProcessTenants;
+use crate::tenants::rpc::RpcTenants;
 use crate::tenants::vfio_user::VfioUserTenants;
 
 /// Serve every tenant of a policy until stopped
@@ -100,7 +101,7 @@ fn check(policy: &Policy) -> Result<(), Failure> {
                     "name a \"guest\" or \"program\" in its attach",
                 ));
             }
-            Attach::Process(_) | Attach::VfioUser(_) => {}
+            Attach::Process(_) | Attach::VfioUser(_) | Attach::Rpc(_) => {}
         }
         let payload = match &tenant.attach {
             Attach::MicroVm(MicroVm { guest: turnstile_policy::Guest::Payload(name), .. })
@@ -118,6 +119,7 @@ struct Tenants {
     vms: VmTenants,
     processes: Option<ProcessTenants>,
     vfio_user: VfioUserTenants,
+    rpc: RpcTenants,
 }
 
 impl Tenants {
@@ -131,6 +133,9 @@ impl Tenants {
         let parts = || (runtime.clone(), audit.clone(), news.clone());
         let (r, a, n) = parts();
         let vfio_user = VfioUserTenants::start(&policy.tenants, r, a, n)
+            .map_err(|e| Failure::machine(e.to_string(), "check attach.socket in the policy"))?;
+        let (r, a, n) = parts();
+        let rpc = RpcTenants::start(&policy.tenants, r, a, n)
             .map_err(|e| Failure::machine(e.to_string(), "check attach.socket in the policy"))?;
         let (r, a, n) = parts();
         let mut vms = VmTenants::new(r, a, n);
@@ -151,18 +156,23 @@ impl Tenants {
                 }
                 // Refused by `check`.
                 Attach::Process(_) => {}
+                Attach::Rpc(rpc) => progress.say(
+                    &tenant.name,
+                    format_args!("waits for an RPC client at {}", rpc.socket.display()),
+                ),
                 Attach::VfioUser(vfio) => progress
                     .say(&tenant.name, format_args!("waits for a VM at {}", vfio.socket.display())),
             }
         }
-        Ok(Tenants { vms, processes, vfio_user })
+        Ok(Tenants { vms, processes, vfio_user, rpc })
     }
 
     fn stop(self) {
-        let Tenants { vms, processes, vfio_user } = self;
+        let Tenants { vms, processes, vfio_user, rpc } = self;
         vms.kill();
         processes.iter().for_each(ProcessTenants::kill);
         vfio_user.stop();
+        rpc.stop();
         vms.stop();
         drop(processes);
     }
