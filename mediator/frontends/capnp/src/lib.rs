@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+pub mod client;
 mod device;
 mod failure;
 mod fence;
@@ -27,6 +28,7 @@ mod refusal;
 mod server;
 mod session;
 
+#[rustfmt::skip]
 #[allow(
     clippy::all,
     missing_docs,
