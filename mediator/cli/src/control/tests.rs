@@ -23,7 +23,7 @@ fn document(place: &std::path::Path, names: &[&str]) -> Value {
         let socket = place.join(format!("{name}.sock"));
         json!({ "name": name, "attach": { "kind": "vfio-user", "socket": socket },
             "aperture": "4MiB",
-            "grants": { "copy": true,
+            "grants": { "sessions": 4, "copy": true,
                 "buffer": { "max_bytes": "1MiB", "max_count": 8, "usage": ["device"] },
                 "queue": { "max_count": 4, "max_depth": 64, "max_in_flight": 64 } } })
     };
@@ -117,7 +117,7 @@ fn tenants_are_listed_attached_or_not() {
     assert_eq!(alice.operations["buffer_create"].completed, 1);
     let (_, held) = world.ask("GET", "/v1/tenants/alice/sessions", "");
     let held: Sessions = serde_json::from_value(held).unwrap();
-    assert_eq!((held.sessions.len(), &*held.objects[0].kind), (1, "buffer"));
+    assert_eq!((held.sessions.len(), &*held.objects[0].kind), (1, "Buffer"));
     let (status, problem) = world.ask("GET", "/v1/tenants/carol", "");
     assert_eq!(
         (status, &problem["type"]),

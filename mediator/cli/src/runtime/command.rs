@@ -109,8 +109,8 @@ pub enum Order {
     Pause,
     /// Its rings are served again, and a revocation is lifted: its driver may start over.
     Resume,
-    /// Everything it holds is taken away and it gets no device until it is resumed (unless its policy
-    /// says `recover`). From the return on nothing of it resolves and nothing completes as success.
+    /// Everything it holds is taken away and it gets no device until it is resumed. From the return on
+    /// nothing of it resolves and nothing completes as success.
     Revoke,
     /// The same for one session; others may be opened.
     RevokeSession(u64),

@@ -142,7 +142,7 @@ impl Dispatcher {
         match order {
             Order::Pause => entry.paused = true,
             Order::Resume => (entry.paused, entry.barred) = (false, false),
-            Order::Revoke => entry.barred = !entry.policy.recover,
+            Order::Revoke => entry.barred = true,
             Order::RevokeSession(_) => {}
         }
         let Some(id) = device else {
