@@ -95,7 +95,7 @@ pub enum LogEvent {
 pub enum TenantEvent {
     /// Its guest or process was started.
     Started {
-        /// `microvm`, `process` or `vfio-user`.
+        /// `microvm`, `process`, `vfio-user` or `rpc`.
         frontend: String,
     },
     /// Its guest or process ended.
@@ -105,7 +105,7 @@ pub enum TenantEvent {
         /// Whether its own check passed.
         passed: bool,
     },
-    /// Its VMM, which somebody else runs, is not connected any more.
+    /// Its VMM or client, which somebody else runs, is not connected any more.
     Left {
         /// How.
         how: String,

@@ -13,6 +13,7 @@ mod manual;
 mod operator;
 mod policy;
 mod ptx;
+mod rpc_client;
 mod run;
 mod serve;
 mod table;
@@ -82,6 +83,8 @@ enum Command {
     Man(manual::Man),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
+    #[command(hide = true)]
+    RpcClient(rpc_client::RpcClient),
 }
 
 /// Runs the command line and says how it went.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::RpcClient(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };

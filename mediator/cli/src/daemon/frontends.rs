@@ -1,5 +1,6 @@
 //! Every front end: who starts, serves and ends tenants, by how the policy attaches them.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::state::StateDirectory;
 use crate::tenants::News;
 use crate::tenants::kvm::{VmError, VmTenants};
 use crate::tenants::process::{ProcessError, ProcessTenants};
+use crate::tenants::rpc::{RpcError, RpcTenants};
 use crate::tenants::vfio_user::{self, VfioUserError, VfioUserTenants};
 use crate::tenants::workload::{self, WorkloadError};
 
@@ -38,6 +40,9 @@ pub enum FrontEndError {
     /// A vfio-user socket.
     #[error("{0}; check attach.socket in the policy")]
     VfioUser(#[from] VfioUserError),
+    /// An RPC socket.
+    #[error("{0}; check attach.socket in the policy")]
+    Rpc(#[from] RpcError),
     /// The dispatcher.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -116,13 +121,22 @@ fn check_tenant(policy: &TenantPolicy) -> Result<(), FrontEndError> {
         Attach::Process(Process { program: None, .. }) => {
             Err(FrontEndError::Waits { tenant: tenant() })
         }
-        Attach::VfioUser(_) => Ok(()),
+        Attach::VfioUser(_) | Attach::Rpc(_) => Ok(()),
     }
 }
 
 /// Tenants that are about to be served: what could fail before has been done.
 pub struct Prepared {
-    tenants: Vec<(Arc<TenantPolicy>, Option<vfio_user::Prepared>)>,
+    tenants: Vec<(Arc<TenantPolicy>, Door)>,
+}
+
+/// A tenant's way in, made before the tenant may use it.
+enum Door {
+    /// Its guest is started instead.
+    None,
+    VfioUser(vfio_user::Prepared),
+    /// Connections are taken already; they get no device before the policy is in force.
+    Rpc(RpcTenants),
 }
 
 /// Every front end of the daemon.
@@ -135,6 +149,8 @@ pub struct FrontEnds {
     /// From the first tenant on that needs it.
     processes: Option<ProcessTenants>,
     vfio_user: VfioUserTenants,
+    /// By tenant.
+    rpc: HashMap<String, RpcTenants>,
 }
 
 impl FrontEnds {
@@ -153,7 +169,8 @@ impl FrontEnds {
         let vfio_user = VfioUserTenants::start(r, a, n, state.clone())?;
         let (r, a, n) = parts();
         let vms = VmTenants::new(r, a, n);
-        Ok(FrontEnds { runtime, audit, news, state, vms, processes: None, vfio_user })
+        let rpc = HashMap::new();
+        Ok(FrontEnds { runtime, audit, news, state, vms, processes: None, vfio_user, rpc })
     }
 
     /// Does for new tenants everything that can fail and that nobody notices: checks them and binds
@@ -163,20 +180,40 @@ impl FrontEnds {
     /// When a tenant cannot be served.
     pub fn prepare(&self, tenants: &[Arc<TenantPolicy>]) -> Result<Prepared, FrontEndError> {
         check(tenants)?;
-        let prepare =
-            |policy: &Arc<TenantPolicy>| Ok((policy.clone(), self.vfio_user.prepare(policy)?));
+        let prepare = |policy: &Arc<TenantPolicy>| Ok((policy.clone(), self.door(policy)?));
         Ok(Prepared { tenants: tenants.iter().map(prepare).collect::<Result<_, FrontEndError>>()? })
+    }
+
+    fn door(&self, policy: &Arc<TenantPolicy>) -> Result<Door, FrontEndError> {
+        if let Attach::Rpc(rpc) = &policy.attach {
+            let (r, a, n) = (self.runtime.clone(), self.audit.clone(), self.news.clone());
+            let tenants = RpcTenants::start(std::slice::from_ref(policy), r, a, n)?;
+            if let Some(state) = &self.state {
+                let mut maps = rpc.socket.clone().into_os_string();
+                maps.push(".map");
+                state.note_socket(&rpc.socket);
+                state.note_socket(maps.as_ref());
+            }
+            return Ok(Door::Rpc(tenants));
+        }
+        Ok(self.vfio_user.prepare(policy)?.map_or(Door::None, Door::VfioUser))
     }
 
     /// Opens the new tenants' sockets and starts their guests. Those whose guest does not start are
     /// reported; the others are served.
     pub fn admit(&mut self, prepared: Prepared) -> Vec<(String, FrontEndError)> {
         let mut failed = Vec::new();
-        for (policy, socket) in prepared.tenants {
-            if let Some(socket) = socket {
-                self.vfio_user.open(socket);
-            } else if let Err(error) = self.begin(&policy) {
-                failed.push((policy.name.to_string(), error));
+        for (policy, door) in prepared.tenants {
+            match door {
+                Door::VfioUser(prepared) => self.vfio_user.open(prepared),
+                Door::Rpc(tenants) => {
+                    self.rpc.insert(policy.name.to_string(), tenants);
+                }
+                Door::None => {
+                    if let Err(error) = self.begin(&policy) {
+                        failed.push((policy.name.to_string(), error));
+                    }
+                }
             }
         }
         failed
@@ -202,8 +239,8 @@ impl FrontEnds {
                 };
                 processes.spawn(policy, program, args).map_err(failed)
             }
-            // Refused by `check`, and served by `open`.
-            Attach::Process(_) | Attach::VfioUser(_) => Ok(()),
+            // Refused by `check`, and served by their doors.
+            Attach::Process(_) | Attach::VfioUser(_) | Attach::Rpc(_) => Ok(()),
         }
     }
 
@@ -213,9 +250,10 @@ impl FrontEnds {
     }
 
     /// Ends a tenant for good: its guest, process or connection, and its socket.
-    pub fn remove(&self, tenant: &str) {
+    pub fn remove(&mut self, tenant: &str) {
         self.kill_tenant(tenant);
         self.vfio_user.close(tenant);
+        self.rpc.remove(tenant);
     }
 
     /// Ends a tenant's guest, process or connection. Its end comes as news.
@@ -223,14 +261,16 @@ impl FrontEnds {
         self.vms.kill_tenant(tenant);
         self.processes.iter().for_each(|processes| processes.kill_tenant(tenant));
         self.vfio_user.kill_tenant(tenant);
+        self.rpc.values().for_each(|rpc| rpc.kill_tenant(tenant));
     }
 
     /// Ends every tenant and waits until all are reclaimed.
     pub fn stop(self) {
-        let FrontEnds { vms, processes, vfio_user, .. } = self;
+        let FrontEnds { vms, processes, vfio_user, rpc, .. } = self;
         vms.kill();
         processes.iter().for_each(ProcessTenants::kill);
         vfio_user.stop();
+        rpc.into_values().for_each(RpcTenants::stop);
         vms.stop();
         drop(processes);
     }

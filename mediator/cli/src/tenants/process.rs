@@ -53,22 +53,26 @@ pub enum ProcessError {
 }
 
 /// What the doorman knows of a tenant.
-struct Guest {
-    policy: Arc<TenantPolicy>,
+pub(super) struct Guest {
+    pub(super) policy: Arc<TenantPolicy>,
     /// The process that may be this tenant.
-    pid: u32,
+    pub(super) pid: u32,
 }
 
 /// Lets children in, each as its own tenant.
-struct Doorman {
+pub(super) struct Doorman {
     runtime: Handle,
-    audit: AuditHandle,
-    news: Sender<News>,
+    pub(super) audit: AuditHandle,
+    pub(super) news: Sender<News>,
     guests: Mutex<HashMap<String, Guest>>,
 }
 
 impl Doorman {
-    fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
+    pub(super) fn new(runtime: Handle, audit: AuditHandle, news: Sender<News>) -> Doorman {
+        Doorman { runtime, audit, news, guests: Mutex::default() }
+    }
+
+    pub(super) fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
         // Each entry is whole between any two statements.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,28 +201,19 @@ impl ProcessTenants {
         news: Sender<News>,
         state: Option<Arc<StateDirectory>>,
     ) -> Result<ProcessTenants, ProcessError> {
-        let home = match state {
+        let doorman = Arc::new(Doorman::new(runtime, audit, news));
+        let (home, server) = match state {
             Some(state) => {
                 let path = state.part("tenants").map_err(ProcessError::Directory)?;
-                Home::State(state, path)
+                let home = Home::State(state, path);
+                let server = server_at(home.socket(), doorman.clone())?;
+                (home, server)
             }
             None => {
-                let root = std::env::var_os("XDG_RUNTIME_DIR")
-                    .map(PathBuf::from)
-                    .filter(|path| path.is_dir())
-                    .unwrap_or_else(std::env::temp_dir);
-                let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
-                Home::Own(directory.map_err(ProcessError::Directory)?)
+                let (directory, server) = private_server(doorman.clone())?;
+                (Home::Own(directory), server)
             }
         };
-        let server = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
-        let listener =
-            Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| server(&e))?;
-        let guests = Mutex::default();
-        let doorman = Arc::new(Doorman { runtime, audit, news, guests });
-        let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
-        let server =
-            Server::start(vec![listener], doorman.clone(), limits).map_err(|e| server(&e))?;
         Ok(ProcessTenants { server, doorman, children: Vec::new(), home })
     }
 
@@ -362,6 +357,29 @@ impl Drop for ProcessTenants {
     }
 }
 
+/// A socket for children of this process, in a directory that only this user can enter.
+pub(super) fn private_server(
+    doorman: Arc<Doorman>,
+) -> Result<(tempfile::TempDir, Server), ProcessError> {
+    let root = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_dir())
+        .unwrap_or_else(std::env::temp_dir);
+    let directory = tempfile::Builder::new()
+        .prefix("turnstile-")
+        .tempdir_in(root)
+        .map_err(ProcessError::Directory)?;
+    let server = server_at(directory.path().join("socket"), doorman)?;
+    Ok((directory, server))
+}
+
+fn server_at(socket: PathBuf, doorman: Arc<Doorman>) -> Result<Server, ProcessError> {
+    let failed = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
+    let listener = Listener::bind(&Address::Path(socket), 0o600).map_err(|e| failed(&e))?;
+    let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
+    Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))
+}
+
 fn command_name(program: &Program) -> String {
     match program {
         Program::Payload(name) => format!("the workload {name}"),
@@ -369,7 +387,7 @@ fn command_name(program: &Program) -> String {
     }
 }
 
-fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
+pub(super) fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
