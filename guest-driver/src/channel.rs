@@ -91,6 +91,10 @@ impl Channel {
         Ok(())
     }
 
+    pub(crate) fn arm<T: Transport>(&mut self, t: &T, on: bool) -> Result<(), Error> {
+        Ok(self.ring.arm(t.aperture(), on)?)
+    }
+
     pub(crate) fn pop<T: Transport>(&mut self, t: &T) -> Result<Option<Completion>, Error> {
         Ok(self.ring.pop(t.aperture())?)
     }

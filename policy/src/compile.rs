@@ -19,7 +19,7 @@ use crate::policy::{
 };
 use crate::rate::Rate;
 use crate::tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 impl Policy {
@@ -168,6 +168,7 @@ fn socket(tenant: &records::Tenant) -> Option<(&Path, NodeId)> {
         attach::Attach::MicroVm(_) => None,
         attach::Attach::Process(process) => process.socket.as_ref(),
         attach::Attach::VfioUser(vm) => Some(&vm.socket),
+        attach::Attach::Rpc(rpc) => Some(&rpc.socket),
     };
     socket.map(|socket| (socket.0.as_path(), socket.at))
 }
@@ -266,6 +267,12 @@ fn attach(reader: &mut Reader<'_>, at: &At<attach::Attach>) -> Attach {
             mode: vm.mode.0,
             group: vm.group.as_ref().map(|group| group.get32()),
             users: ids(vm.users.as_ref()),
+        }),
+        attach::Attach::Rpc(rpc) => Attach::Rpc(Rpc {
+            socket: rpc.socket.0.clone(),
+            mode: rpc.mode.0,
+            group: rpc.group.as_ref().map(|group| group.get32()),
+            users: ids(rpc.users.as_ref()),
         }),
     }
 }

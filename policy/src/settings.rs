@@ -14,7 +14,7 @@ use crate::policy::{
 };
 use crate::rate::Rate;
 use crate::tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 /// One setting: where it stands in the document, and its value.
@@ -215,11 +215,17 @@ fn attached(list: &mut List, attach: &Attach) {
             list.live("attach.users", Value::Other(ids(users)));
             list.live("attach.groups", Value::Other(ids(groups)));
         }
-        Attach::VfioUser(VfioUser { socket, mode, group, users }) => {
+        Attach::VfioUser(VfioUser { socket, mode, group, users })
+        | Attach::Rpc(Rpc { socket, mode, group, users }) => {
             fixed("attach.socket", path(Some(socket)));
             fixed("attach.mode", format!("{mode:04o}"));
             fixed("attach.group", group.map_or("none".into(), |id| id.to_string()));
-            list.live("attach.users", Value::Other(ids(users)));
+            let users = Value::Other(ids(users));
+            match attach {
+                // Its door is made once, with who may come through it.
+                Attach::Rpc(_) => list.fixed("attach.users", users),
+                _ => list.live("attach.users", users),
+            }
         }
     }
 }

@@ -4,7 +4,10 @@
 //! cannot run on this machine returns [`skip`] with the reason and is reported as ignored; it never
 //! passes silently.
 
+pub mod bare;
 pub mod command;
+pub mod daemon;
+pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;

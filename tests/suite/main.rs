@@ -5,6 +5,7 @@ mod deaths;
 mod guests;
 mod hostile;
 mod lock_file;
+mod operators;
 mod policy;
 mod vfio_user;
 
@@ -20,6 +21,7 @@ fn main() {
         guests::tests(),
         hostile::tests(),
         lock_file::tests(),
+        operators::tests(),
         policy::tests(),
         vfio_user::tests(),
     ];

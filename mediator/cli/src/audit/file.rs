@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::chain::{Chain, Hash};
 use super::event::{Event, LogEvent};
+use super::tap::Tap;
 use super::verify;
 use super::writer::AuditError;
 
@@ -64,6 +66,8 @@ pub(super) struct LogFile {
     line: Vec<u8>,
     /// Rotated files, oldest first.
     rotated: Vec<PathBuf>,
+    /// Who watches.
+    tap: Arc<Tap>,
 }
 
 impl LogFile {
@@ -111,7 +115,13 @@ impl LogFile {
             bytes: 0,
             line: Vec::with_capacity(1024),
             rotated: Vec::new(),
+            tap: Arc::default(),
         }
+    }
+
+    /// What shows each line to who watches.
+    pub(super) fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     /// Where the chain stands.
@@ -178,6 +188,7 @@ impl LogFile {
         self.bytes += done as u64;
         self.torn = None;
         self.chain = next;
+        self.tap.show(&self.line);
         Ok(())
     }
 

@@ -364,3 +364,43 @@ fn an_endless_line_takes_bounded_memory() {
     assert!(report.problems[0].what.contains("longer"));
     assert!(check(b"").ok, "an empty file is an empty log");
 }
+
+#[test]
+fn a_subscriber_sees_the_lines_and_is_told_of_those_it_missed() {
+    let (_dir, path) = scratch();
+    let log = open(&path, OPTIONS);
+    let mut all = log.handle().subscribe(1000).unwrap();
+    let mut slow = log.handle().subscribe(10).unwrap();
+    for i in 0..100 {
+        log.handle().record(None, event(i));
+    }
+    let summary = log.close();
+    let text = fs::read_to_string(&path).unwrap();
+    let mut seen = Vec::new();
+    while let Some(line) = all.blocking_next() {
+        seen.push(line.to_string());
+    }
+    // `opened` was written before anyone could listen.
+    assert_eq!(seen, text.lines().skip(1).collect::<Vec<_>>());
+    assert_eq!((seen.len() as u64, all.take_dropped()), (summary.records - 1, 0));
+    for line in text.lines().skip(1).take(10) {
+        assert_eq!(slow.try_next().unwrap().as_deref(), Some(line));
+    }
+    assert_eq!(slow.try_next(), Err(Closed));
+    assert_eq!((slow.take_dropped(), slow.take_dropped()), (summary.records - 11, 0));
+}
+
+#[test]
+fn subscribers_are_bounded_and_go_when_they_are_dropped() {
+    let (_dir, path) = scratch();
+    let log = open(&path, OPTIONS);
+    let subscribe = || log.handle().subscribe(1);
+    let many: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribe().unwrap()).collect();
+    assert_eq!(subscribe().unwrap_err(), SubscribeError::TooMany);
+    drop(many);
+    assert_eq!(subscribe().unwrap().try_next(), Ok(None));
+    assert_eq!(AuditHandle::none().subscribe(1).unwrap_err(), SubscribeError::NoLog);
+    let handle = log.handle();
+    assert_eq!(log.close().lost, 0);
+    assert_eq!(handle.subscribe(1).unwrap_err(), SubscribeError::NoLog);
+}

@@ -14,6 +14,7 @@ use super::chain::Hash;
 use super::event::{Event, LogEvent};
 use super::file::{LogFile, Rotation};
 use super::sender::AuditHandle;
+use super::tap::Tap;
 
 /// Why the log cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,8 @@ pub(super) struct Shared {
     pub(super) overflow: AtomicU64,
     /// The disk fails and the policy is to stop.
     pub(super) stopped: AtomicBool,
+    /// Who watches.
+    pub(super) tap: Arc<Tap>,
 }
 
 /// How a run of the log ended.
@@ -147,7 +150,7 @@ impl AuditLog {
         on_stop: OnStop,
     ) -> Result<AuditLog, AuditError> {
         let (sender, receiver) = bounded(options.channel);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { tap: file.tap().clone(), ..Shared::default() });
         let writer = Writer {
             file,
             on_full: options.on_full,
@@ -229,6 +232,7 @@ impl Writer {
         let records = self.file.records() + 1;
         self.write(SystemTime::now(), None, &LogEvent::Closed { records }.into());
         self.sync();
+        self.shared.tap.close();
         Summary {
             records: self.file.records(),
             lost: self.lost,

@@ -10,7 +10,7 @@ use super::table::{count, say, say_json};
 use crate::audit::Hash;
 use crate::audit::verify::{Report, verify_file};
 
-/// Check audit logs
+/// Check and follow audit logs
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// Walk a log's hash chain and say where it breaks
@@ -33,6 +33,7 @@ pub(super) enum Audit {
         #[arg(long)]
         json: bool,
     },
+    Tail(super::operator::Tail),
 }
 
 fn parse_hash(text: &str) -> Result<Hash, String> {
@@ -42,8 +43,10 @@ fn parse_hash(text: &str) -> Result<Hash, String> {
 
 impl Audit {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Audit::Verify { files, head, json } = self;
-        verify(&files, head, json)
+        match self {
+            Audit::Verify { files, head, json } => verify(&files, head, json),
+            Audit::Tail(tail) => tail.run(),
+        }
     }
 }
 

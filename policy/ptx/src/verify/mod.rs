@@ -24,6 +24,8 @@ mod number_tests;
 mod tests;
 mod transfer;
 
+use std::sync::Arc;
+
 use crate::hash::HashMap;
 
 use crate::check::{Refusal, check};
@@ -34,6 +36,7 @@ use crate::parse::{Limits, ParseError, parse_guarded};
 use crate::tree::{
     Block, Function, FunctionKind, Init, Item, Module, Op, Space, Span, Statement, Variable,
 };
+use crate::variants::Source;
 use crate::view::{Kernel, ModuleView, ViewError};
 
 use barriers::Barriers;
@@ -127,9 +130,21 @@ pub struct VerifiedModule {
     mode: GuardMode,
     arena: Option<Arena>,
     report: Report,
+    /// What it was made from, for variants of it.
+    source: Option<Arc<Source>>,
 }
 
 impl VerifiedModule {
+    /// The same module, which knows what it was made from.
+    pub(crate) fn made_from(self, source: Source) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+
+    /// What it was made from.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_deref()
+    }
+
     /// The PTX text to load.
     pub fn text(&self) -> &str {
         &self.text
@@ -187,7 +202,8 @@ pub(crate) fn allow(text: String, lines: Vec<u32>) -> Result<VerifiedModule, Ver
     check(&module)?;
     let view = ModuleView::of(&module)?;
     let (mode, arena, report) = (GuardMode::None, None, Report::default());
-    Ok(VerifiedModule { text, lines, module, view, mode, arena, report })
+    let source = None;
+    Ok(VerifiedModule { text, lines, module, view, mode, arena, report, source })
 }
 
 /// Verifies a guarded text. `mode` is only noted: both modes must be equally safe. Of the report,
@@ -202,7 +218,8 @@ pub(crate) fn verify(
     let module = parse_guarded(text.as_bytes(), &LIMITS)?;
     verify_module(&module, arena, &report.contract)?;
     let view = ModuleView::of(&module)?;
-    Ok(VerifiedModule { text, lines, module, view, mode, arena: Some(arena), report })
+    let (arena, source) = (Some(arena), None);
+    Ok(VerifiedModule { text, lines, module, view, mode, arena, report, source })
 }
 
 /// Verifies a guarded text once more, for those who have it from elsewhere than [`crate::admit`].
@@ -366,6 +383,8 @@ fn declarations<'m>(
                 variables.insert(&v.name, v);
             }
             Statement::Block(inner) => declarations(inner, variables)?,
+            // Advice on unrolling changes nothing that a thread does.
+            Statement::Pragma(p) if p.is_nounroll() => {}
             Statement::Pragma(p) => return Err(pragma(p.span)),
             _ => {}
         }
