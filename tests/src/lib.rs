@@ -8,6 +8,8 @@ pub mod command;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;
+pub mod rpc;
+pub mod serve;
 pub mod workspace;
 
 use libtest_mimic::{Completion, Failed, Trial};
