@@ -4,7 +4,9 @@
 //! cannot run on this machine returns [`skip`] with the reason and is reported as ignored; it never
 //! passes silently.
 
+pub mod bare;
 pub mod command;
+pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;

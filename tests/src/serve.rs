@@ -26,7 +26,9 @@ impl Daemon {
         let file = directory.path().join("policy.json");
         std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
         let audit = directory.path().join("audit.jsonl");
-        let mut child = command::start(&["serve", text(&file)?, "--audit", text(&audit)?])?;
+        let state = directory.path().join("state");
+        let arguments = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
+        let mut child = command::start(&arguments)?;
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
         std::thread::spawn(move || {
@@ -43,6 +45,14 @@ impl Daemon {
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Gives it an operator's order, such as `revoke alice`; it must be carried out.
+    pub fn order(&self, words: &[&str]) -> anyhow::Result<command::Answer> {
+        let socket = self.directory.path().join("state/control.sock");
+        let answer = command::turnstile(&[words, &["--socket", text(&socket)?]].concat())?;
+        answer.expect_code(0)?;
+        Ok(answer)
     }
 
     /// What it said so far, line by line.

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("rpc::capos_acceptance_list", acceptance),
         test("rpc::hostile_clients_cost_only_themselves", hostile),
         test("rpc::quotas_are_enforced_and_given_back", quotas),
+        test("rpc::an_operators_revoke_reaches_every_object", revoked),
         test("rpc::the_python_example_works", python),
     ]
 }
@@ -205,6 +206,34 @@ fn quotas() -> Outcome {
         host.close_request().send().promise.await?;
         Ok(())
     })?;
+    daemon.stop()?;
+    pass()
+}
+
+fn revoked() -> Outcome {
+    let daemon = daemon()?;
+    client(&daemon.socket("alice"), async |manager| {
+        let session = rpc::open(&manager).await?;
+        let buffer = rpc::buffer(&session, 4096, BufferUsage::Host).await?;
+        let fence = rpc::fence(&session).await?;
+        let kernel = rpc::vecadd(&session).await?;
+        daemon.order(&["revoke", "alice"])?;
+        refused(buffer.map_request().send().promise.await, "revoked")?;
+        refused(session.create_fence_request().send().promise.await, "revoked")?;
+        refused(kernel.close_request().send().promise.await, "revoked")?;
+        let mut copy = session.submit_memcpy_request();
+        copy.get().set_dst(buffer.clone());
+        copy.get().set_src(buffer.clone());
+        copy.get().set_fence(fence.clone());
+        // It may be accepted; it never succeeds.
+        if copy.send().promise.await.is_ok() {
+            ensure!(rpc::wait(&fence, 10_000_000_000).await.is_err(), "a copy after the revoke");
+        }
+        refused(manager.open_device_request().send().promise.await, "revoked")?;
+        Ok(())
+    })?;
+    // Nobody else noticed.
+    client(&daemon.socket("bob"), async |manager| rpc::add_vectors(&manager, 100).await)?;
     daemon.stop()?;
     pass()
 }

@@ -42,7 +42,10 @@ fn main() -> anyhow::Result<()> {
     let time = Duration::from_secs(seconds);
     let defaults = Settings::default().audit_rate;
     let everything = Rate { per_second: 1_000_000_000, burst: 1_000_000_000 };
-    println!("{:<36} {:>12} {:>10} {:>8} {:>8} {:>8}", "", "denials/s", "written/s", "p50", "p99", "max");
+    println!(
+        "{:<36} {:>12} {:>10} {:>8} {:>8} {:>8}",
+        "", "denials/s", "written/s", "p50", "p99", "max"
+    );
     for (name, flood, rate) in [
         ("alone, no log", false, None),
         ("flood, no log", true, None),
@@ -85,8 +88,10 @@ fn run(time: Duration, flood: bool, rate: Option<Rate>) -> anyhow::Result<Seen> 
         None => None,
     };
     let handle = log.as_ref().map_or(AuditHandle::none(), AuditLog::handle);
-    let settings =
-        Settings { audit_rate: rate.unwrap_or(Settings::default().audit_rate), ..Settings::default() };
+    let settings = Settings {
+        audit_rate: rate.unwrap_or(Settings::default().audit_rate),
+        ..Settings::default()
+    };
     let gpu = turnstile_emulated::device::Settings {
         memory_bytes: policy.device.memory_bytes,
         threads: 1,

@@ -136,6 +136,8 @@ pub(crate) struct Tenant<M> {
     pub(crate) aperture_memory: MemoryId,
     pub(crate) life: Life,
     pub(crate) paused: bool,
+    /// The operator lets it start over after a revocation.
+    pub(crate) pardoned: bool,
     pub(crate) caps: CapTable,
     pub(crate) objects: SlotMap<ObjKey, Object>,
     /// Live sessions, closing ones included.
@@ -178,6 +180,7 @@ impl<M> Tenant<M> {
             aperture_memory,
             life: Life::Disabled,
             paused: false,
+            pardoned: false,
             caps: CapTable::default(),
             objects: SlotMap::with_key(),
             sessions: Vec::new(),

@@ -136,6 +136,10 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if request.opcode().info().class != Class::Work {
             return Err(Status::WrongQueue.into());
         }
+        if self.t.policy.grants.queue.is_none() {
+            // The queue is from before a reload that took the grant away.
+            return Err(Status::Denied.into());
+        }
         let authorized = authorize(&self.t.policy, request)?;
         self.translate_work(authorized, origin)
     }

@@ -14,6 +14,27 @@ pub enum Event {
     Tenant(TenantEvent),
     /// About a tenant's device, as the mediator sees it.
     Device(DeviceEvent),
+    /// About what an operator ordered.
+    Operator(OperatorEvent),
+}
+
+/// An order of an operator that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OperatorEvent {
+    /// Always `operator`.
+    pub event: &'static str,
+    /// `pause`, `resume`, `revoke`, `revoke_session`, `kill` or `reload`.
+    pub action: &'static str,
+    /// User who ordered it, by the kernel's word.
+    pub uid: u32,
+    /// Process that ordered it.
+    pub pid: u32,
+    /// The session it was about, if it was about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// About the log itself.
@@ -118,5 +139,11 @@ impl From<TenantEvent> for Event {
 impl From<DeviceEvent> for Event {
     fn from(event: DeviceEvent) -> Event {
         Event::Device(event)
+    }
+}
+
+impl From<OperatorEvent> for Event {
+    fn from(event: OperatorEvent) -> Event {
+        Event::Operator(event)
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn out_of(what: &str, error: &std::io::Error) -> Failure {
 }
 
 /// The most memory this process ever had resident, in bytes.
-pub(super) fn peak_rss_bytes() -> Option<u64> {
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

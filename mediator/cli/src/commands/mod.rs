@@ -9,6 +9,8 @@ mod audit;
 mod bench;
 mod failure;
 mod machine;
+mod manual;
+mod operator;
 mod policy;
 mod ptx;
 mod rpc_client;
@@ -16,8 +18,10 @@ mod run;
 mod serve;
 mod table;
 mod tenant;
+mod top;
 
 pub use failure::{Failure, Kind};
+pub(crate) use machine::peak_rss_bytes;
 
 /// Exit codes, for the help.
 const EXIT_CODES: &str = "\
@@ -66,6 +70,17 @@ enum Command {
     #[command(subcommand)]
     Ptx(ptx::Ptx),
     Bench(bench::Bench),
+    Tenants(operator::Tenants),
+    Top(top::Top),
+    Stats(operator::ShowStats),
+    Pause(operator::Pause),
+    Resume(operator::Resume),
+    Revoke(operator::Revoke),
+    Kill(operator::Kill),
+    Reload(operator::Reload),
+    Completions(manual::Completions),
+    #[command(hide = true)]
+    Man(manual::Man),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
     #[command(hide = true)]
@@ -84,6 +99,16 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Ptx(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Tenants(command) => command.run(),
+        Command::Top(command) => command.run(),
+        Command::Stats(command) => command.run(),
+        Command::Pause(command) => command.run(),
+        Command::Resume(command) => command.run(),
+        Command::Revoke(command) => command.run(),
+        Command::Kill(command) => command.run(),
+        Command::Reload(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::RpcClient(command) => command.run(),
         Command::Policy(command) => command.run(),

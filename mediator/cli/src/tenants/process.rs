@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,6 +24,7 @@ use turnstile_process::{Admission, Left, Limits, MemoryEvents, Peer, Seat, Serve
 use super::{Ended, MAX_TEXT, News, clean};
 use crate::audit::{AuditHandle, TenantEvent};
 use crate::runtime::Handle;
+use crate::state::StateDirectory;
 
 /// Lines a child may print before the rest is dropped.
 const MAX_LINES: usize = 2000;
@@ -149,8 +151,17 @@ impl MemoryEvents for Events {
 
 /// A child and the threads that watch it.
 struct Child {
+    tenant: Arc<str>,
+    stopped: Arc<AtomicBool>,
     pidfd: OwnedFd,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl Child {
+    fn kill(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
 }
 
 /// The tenants that are children of this process, and the socket they connect to.
@@ -159,12 +170,28 @@ pub struct ProcessTenants {
     server: Server,
     doorman: Arc<Doorman>,
     children: Vec<Child>,
-    directory: tempfile::TempDir,
-    stopping: Arc<std::sync::atomic::AtomicBool>,
+    home: Home,
+}
+
+/// Where the socket lies.
+pub(super) enum Home {
+    /// In the daemon's state directory, which also remembers the children.
+    State(Arc<StateDirectory>, PathBuf),
+    /// In a directory that goes with this.
+    Own(tempfile::TempDir),
+}
+
+impl Home {
+    pub(super) fn socket(&self) -> PathBuf {
+        match self {
+            Home::State(_, path) => path.join("socket"),
+            Home::Own(directory) => directory.path().join("socket"),
+        }
+    }
 }
 
 impl ProcessTenants {
-    /// Opens the socket. No tenant runs yet.
+    /// Opens the socket, in the daemon's state directory if it has one. No tenant runs yet.
     ///
     /// # Errors
     /// When there is no place for the socket, or threads or descriptors run out.
@@ -172,16 +199,11 @@ impl ProcessTenants {
         runtime: Handle,
         audit: AuditHandle,
         news: Sender<News>,
+        state: Option<Arc<StateDirectory>>,
     ) -> Result<ProcessTenants, ProcessError> {
         let doorman = Arc::new(Doorman::new(runtime, audit, news));
-        let (directory, server) = private_server(doorman.clone())?;
-        Ok(ProcessTenants {
-            server,
-            doorman,
-            children: Vec::new(),
-            directory,
-            stopping: Arc::default(),
-        })
+        let (home, server) = private_server(doorman.clone(), state, "tenants")?;
+        Ok(ProcessTenants { server, doorman, children: Vec::new(), home })
     }
 
     /// Starts a tenant's process: a workload of our own in another copy of this program, or a
@@ -196,7 +218,7 @@ impl ProcessTenants {
         program: &Program,
         args: &[String],
     ) -> Result<(), ProcessError> {
-        let socket = self.directory.path().join("socket");
+        let socket = self.home.socket();
         let mut command = match program {
             Program::Payload(workload) => {
                 let mut command = Command::new("/proc/self/exe");
@@ -232,11 +254,16 @@ impl ProcessTenants {
         };
         guests.insert(policy.name.to_string(), Guest { policy: policy.clone(), pid: child.id() });
         drop(guests);
+        if let Home::State(state, _) = &self.home {
+            state.note_child(child.id());
+        }
         let tenant: Arc<str> = (&*policy.name).into();
         let started = TenantEvent::Started { frontend: "process".into() };
         self.doorman.audit.record(Some(&tenant), started.into());
-        let threads = self.watch(child, &tenant).map_err(failed)?;
-        self.children.push(Child { pidfd, threads });
+        let stopped = Arc::new(AtomicBool::new(false));
+        let threads = self.watch(child, &tenant, stopped.clone()).map_err(failed)?;
+        self.children.retain(|c| c.threads.iter().any(|thread| !thread.is_finished()));
+        self.children.push(Child { tenant, stopped, pidfd, threads });
         Ok(())
     }
 
@@ -245,6 +272,7 @@ impl ProcessTenants {
         &self,
         mut child: std::process::Child,
         tenant: &Arc<str>,
+        stopped: Arc<AtomicBool>,
     ) -> std::io::Result<Vec<JoinHandle<()>>> {
         let thread = |name: String| std::thread::Builder::new().name(name);
         let mut readers = Vec::new();
@@ -259,14 +287,13 @@ impl ProcessTenants {
             );
         }
         let (tenant, doorman) = (tenant.clone(), self.doorman.clone());
-        let stopping = self.stopping.clone();
         let waiter = thread(format!("wait-{tenant}")).spawn(move || {
             let status = child.wait();
             for reader in readers {
                 let _ = reader.join();
             }
             let ended = match status {
-                _ if stopping.load(std::sync::atomic::Ordering::Acquire) => Ended::Stopped,
+                _ if stopped.load(Ordering::Acquire) => Ended::Stopped,
                 Ok(status) if status.success() => Ended::Passed,
                 Ok(status) if status.code() == Some(1) => Ended::Failed("its check failed".into()),
                 Ok(status) => Ended::Broken(status.to_string()),
@@ -288,10 +315,13 @@ impl ProcessTenants {
 
     /// Kills every child. Their ends come as news, as usual.
     pub fn kill(&self) {
-        self.stopping.store(true, std::sync::atomic::Ordering::Release);
-        for child in &self.children {
-            let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
-        }
+        self.children.iter().for_each(Child::kill);
+    }
+
+    /// Kills a tenant's child, if it has one, and ends its connection. Its end comes as news.
+    pub fn kill_tenant(&self, tenant: &str) {
+        self.children.iter().filter(|c| &*c.tenant == tenant).for_each(Child::kill);
+        self.server.disconnect(tenant);
     }
 
     /// Kills every child, waits for all, and closes the socket.
@@ -316,24 +346,32 @@ impl Drop for ProcessTenants {
     }
 }
 
-/// A socket for children of this process, in a directory that only this user can enter.
+/// A socket for children of this process, in a directory that only this user can enter: a part of the
+/// daemon's state directory, if it has one.
 pub(super) fn private_server(
     doorman: Arc<Doorman>,
-) -> Result<(tempfile::TempDir, Server), ProcessError> {
-    let root = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_dir())
-        .unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::Builder::new()
-        .prefix("turnstile-")
-        .tempdir_in(root)
-        .map_err(ProcessError::Directory)?;
+    state: Option<Arc<StateDirectory>>,
+    part: &str,
+) -> Result<(Home, Server), ProcessError> {
+    let home = match state {
+        Some(state) => {
+            let path = state.part(part).map_err(ProcessError::Directory)?;
+            Home::State(state, path)
+        }
+        None => {
+            let root = std::env::var_os("XDG_RUNTIME_DIR")
+                .map(PathBuf::from)
+                .filter(|path| path.is_dir())
+                .unwrap_or_else(std::env::temp_dir);
+            let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
+            Home::Own(directory.map_err(ProcessError::Directory)?)
+        }
+    };
     let failed = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
-    let listener = Listener::bind(&Address::Path(directory.path().join("socket")), 0o600)
-        .map_err(|e| failed(&e))?;
+    let listener = Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| failed(&e))?;
     let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
     let server = Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))?;
-    Ok((directory, server))
+    Ok((home, server))
 }
 
 fn command_name(program: &Program) -> String {

@@ -222,7 +222,7 @@ fn tenants(
     let mut vms = VmTenants::new(runtime.clone(), audit.clone(), news.clone());
     let mut processes = match plans.iter().any(|plan| matches!(plan, Plan::Process { .. })) {
         true => Some(
-            ProcessTenants::start(runtime.clone(), audit.clone(), news.clone())
+            ProcessTenants::start(runtime.clone(), audit.clone(), news.clone(), None)
                 .map_err(|e| Failure::machine(e.to_string(), "run it where sockets can be made"))?,
         ),
         false => None,
