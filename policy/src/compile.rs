@@ -98,6 +98,9 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
     if let (Some(rotate), None) = (&audit.rotate, &audit.path) {
         reader.error(rotate.at, Problem::NoAuditPath { field: "rotate" });
     }
+    if let (Some(rotate), None) = (&audit.rotate_after, &audit.path) {
+        reader.error(rotate.at, Problem::NoAuditPath { field: "rotate_after" });
+    }
     AuditPolicy {
         path: audit.path.as_ref().map(|path| path.0.clone()),
         fsync: match audit.fsync.value {
@@ -106,6 +109,7 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
             records::Fsync::Every(ns) => Fsync::EveryNs(ns),
         },
         rotate_bytes: audit.rotate.as_ref().map(|bytes| bytes.0),
+        rotate_after_ns: audit.rotate_after.as_ref().map(|age| age.0),
         keep: audit.keep.get32(),
         on_full: match audit.on_full.value {
             records::OnFull::Stop => OnFull::Stop,

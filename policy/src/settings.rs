@@ -128,7 +128,8 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
             list.fixed("device.vfio.function", Value::Other(function.to_string()));
         }
     }
-    let AuditPolicy { path: file, fsync, rotate_bytes, keep, on_full, rate } = audit;
+    let AuditPolicy { path: file, fsync, rotate_bytes, rotate_after_ns, keep, on_full, rate } =
+        audit;
     list.fixed("audit.path", Value::Other(path(file.as_deref())));
     let fsync = match fsync {
         Fsync::Never => "never".into(),
@@ -137,6 +138,8 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
     };
     list.fixed("audit.fsync", Value::Other(fsync));
     list.fixed("audit.rotate", Value::Other(rotate_bytes.map_or("never".into(), size)));
+    let after = rotate_after_ns.map_or("never".into(), span);
+    list.fixed("audit.rotate_after", Value::Other(after));
     list.fixed("audit.keep", Value::Other(keep.to_string()));
     let on_full = match on_full {
         OnFull::Stop => "stop",

@@ -11,6 +11,8 @@ pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;
+pub mod rpc;
+pub mod serve;
 pub mod workspace;
 
 use libtest_mimic::{Completion, Failed, Trial};
