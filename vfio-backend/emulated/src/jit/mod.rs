@@ -16,17 +16,24 @@
 
 mod arithmetic;
 pub(crate) mod background;
+mod choices;
 pub(crate) mod code;
 mod group;
+mod group_entry;
+mod group_flow;
 mod group_memory;
 mod integer;
 mod liveness;
 mod memory;
 mod region;
+mod rows;
 mod shape;
 mod slots;
 mod special;
+mod straight;
 pub(crate) mod tempo;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod values;
 mod wide;
@@ -47,6 +54,8 @@ use code::{Callable, Code};
 
 /// Instructions of the largest region that gets a group form.
 const MOST_GROUP: usize = 1_000;
+/// One instruction in so many may lack a form in vectors.
+const FEW: usize = 8;
 
 /// A program's machine code.
 #[derive(Debug)]
@@ -120,7 +129,7 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
                 shape::Shapes::solve(body.code, extent, &mut state, targets)
             })
             .as_ref()
-            .filter(|_| region.body.len() <= MOST_GROUP);
+            .filter(|_| pays_in_groups(body, region));
         let input = (body, region, constants, &kinds[..], shapes);
         function(&mut module, (&mut context, &mut contexts), input, asking, &mut sites);
         let id = module.declare_anonymous_function(&context.func.signature).ok()?;
@@ -148,6 +157,12 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
     }
     let tempos = program.functions.iter().map(|_| tempo::Tempo::default()).collect();
     Some(Compiled { code: patched, regions: callables, tempos })
+}
+
+/// Whether a region is worth a group form: small, and mostly of instructions that have a form in vectors.
+fn pays_in_groups(body: &region::Body<'_>, region: &region::Region) -> bool {
+    let lacking = region.body.iter().filter(|&&pc| !wide::has_vectors(&body.code[pc as usize].op));
+    region.body.len() <= MOST_GROUP && lacking.count() * FEW <= region.body.len()
 }
 
 /// Whether machine code for this host agrees with the interpreter: x86-64 with fused multiply-add and bit counting.

@@ -1,6 +1,6 @@
 //! Arithmetic of a whole group in vectors. What has no good form there is left to the lanes' own code.
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::types::{F32X4, F64X2, I8X16, I32X4, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 
@@ -9,7 +9,6 @@ use super::liveness::Place;
 use super::translate::Translator;
 use crate::ir::{CONSTANT, Combine, Lanes, NONE, Op, Slot};
 use crate::ops::Class;
-use crate::ops::compare::Compare;
 use crate::ops::convert::Convert;
 use crate::ops::float32::Float32;
 use crate::ops::float64::Float64;
@@ -17,7 +16,7 @@ use crate::ops::int32::Int32;
 use crate::ops::int64::Int64;
 
 /// Results: place, vectors, and whether they are floats of any NaN.
-type Results = Vec<(Place, Vec<Value>, bool)>;
+pub(super) type Results = Vec<(Place, Vec<Value>, bool)>;
 
 /// Picks 32-bit elements out of two vectors: 0 to 3 of the first, 4 to 7 of the second.
 const fn pick(lanes: [u8; 4]) -> [u8; 16] {
@@ -30,6 +29,45 @@ const fn pick(lanes: [u8; 4]) -> [u8; 16] {
     out
 }
 
+/// Whether [`Translator::wide`] is likely to have a form for an instruction whose lanes differ.
+pub(super) fn has_vectors(op: &Op) -> bool {
+    use Float32 as F;
+    use Int32 as I;
+    use Int64 as L;
+    match op {
+        Op::Half(_) => false,
+        Op::Convert(l) => matches!(l.op, Convert::S32ToF32 | Convert::F32ToS32) && l.x & 3 < 2,
+        Op::Float32(l) => match l.op {
+            F::Add | F::Sub | F::Mul | F::Div | F::Fma | F::Sqrt | F::Rcp => true,
+            F::Abs | F::Neg => l.x & 4 == 0,
+            F::Min | F::Max => l.x == 0,
+            _ => false,
+        },
+        Op::Float64(l) => {
+            use Float64 as D;
+            matches!(l.op, D::Add | D::Sub | D::Mul | D::Div | D::Fma | D::Sqrt)
+        }
+        Op::Int32(l) => match l.op {
+            I::Shl | I::ShrU | I::ShrS => l.b & CONSTANT != 0,
+            I::BfeU | I::BfeS => l.b & l.c & CONSTANT != 0,
+            I::ShfL | I::ShfR => l.c & CONSTANT != 0,
+            I::Mov | I::Add | I::Sub | I::MulLo | I::MadLo | I::Neg | I::Abs | I::Not => true,
+            I::And | I::Or | I::Xor | I::Lop3 | I::MinU | I::MaxU | I::MinS | I::MaxS => true,
+            I::Low16 | I::High16 | I::Zext8 | I::Sext8 | I::Sext16 | I::Byte | I::Pack16 => true,
+            I::Add16 | I::Sub16 | I::MulLo16 | I::MulWideU16 | I::MulWideS16 => true,
+            _ => false,
+        },
+        Op::Int64(l) => match l.op {
+            L::Shl | L::ShrU | L::ShrS => l.b & CONSTANT != 0,
+            L::Mov | L::Add | L::Sub | L::And | L::Or | L::Xor | L::Not | L::Neg => true,
+            L::MulWideU | L::MulWideS | L::MadWideU | L::MadWideS | L::MulLo | L::MadLo => true,
+            L::Zext32 | L::Sext32 | L::Low32 | L::High32 | L::Pack32 => true,
+            _ => false,
+        },
+        _ => true,
+    }
+}
+
 impl Translator<'_, '_> {
     /// 32-bit elements of two vectors of one type.
     pub(super) fn pick(&mut self, ty: Type, a: Value, b: Value, lanes: [u8; 4]) -> Value {
@@ -39,11 +77,15 @@ impl Translator<'_, '_> {
         self.cast(ty, v)
     }
 
-    fn map1(&mut self, a: Vec<Value>, f: impl Fn(&mut Self, Value) -> Value) -> Vec<Value> {
+    pub(super) fn map1(
+        &mut self,
+        a: Vec<Value>,
+        f: impl Fn(&mut Self, Value) -> Value,
+    ) -> Vec<Value> {
         a.into_iter().map(|a| f(self, a)).collect()
     }
 
-    fn map2(
+    pub(super) fn map2(
         &mut self,
         (a, b): (Vec<Value>, Vec<Value>),
         f: impl Fn(&mut Self, Value, Value) -> Value,
@@ -294,7 +336,7 @@ impl Translator<'_, '_> {
     }
 
     /// A slot's vectors as floats for arithmetic: a NaN may be any.
-    fn floats(&mut self, class: Class, slot: Slot) -> Vec<Value> {
+    pub(super) fn floats(&mut self, class: Class, slot: Slot) -> Vec<Value> {
         let ty = if class == Class::W64 { F64X2 } else { F32X4 };
         let v = self.raw((class, slot));
         self.map1(v, |t, v| t.cast(ty, v))
@@ -408,56 +450,6 @@ impl Translator<'_, '_> {
         Some((self.map1(v, |t, v| t.cast(I32X4, v)), float))
     }
 
-    /// Masks of 32-bit elements where a comparison holds.
-    fn compared(&mut self, op: Compare, a: Slot, b: Slot) -> Option<Vec<Value>> {
-        use Compare as C;
-        let class = op.class();
-        let integer = match op {
-            C::Eq32 | C::Eq64 => Some(IntCC::Equal),
-            C::Ne32 | C::Ne64 => Some(IntCC::NotEqual),
-            C::LtU32 => Some(IntCC::UnsignedLessThan),
-            C::LeU32 => Some(IntCC::UnsignedLessThanOrEqual),
-            C::GtU32 => Some(IntCC::UnsignedGreaterThan),
-            C::GeU32 => Some(IntCC::UnsignedGreaterThanOrEqual),
-            C::LtS32 | C::LtS64 => Some(IntCC::SignedLessThan),
-            C::LeS32 => Some(IntCC::SignedLessThanOrEqual),
-            C::GtS32 | C::GtS64 => Some(IntCC::SignedGreaterThan),
-            C::GeS32 => Some(IntCC::SignedGreaterThanOrEqual),
-            _ => None,
-        };
-        let float = match op {
-            C::EqF32 | C::EqF64 => Some(FloatCC::Equal),
-            C::LtF32 | C::LtF64 => Some(FloatCC::LessThan),
-            C::LeF32 | C::LeF64 => Some(FloatCC::LessThanOrEqual),
-            C::GtF32 | C::GtF64 => Some(FloatCC::GreaterThan),
-            C::GeF32 | C::GeF64 => Some(FloatCC::GreaterThanOrEqual),
-            C::NeuF32 | C::NeuF64 => Some(FloatCC::NotEqual),
-            C::LtuF32 | C::LtuF64 => Some(FloatCC::UnorderedOrLessThan),
-            C::LeuF32 | C::LeuF64 => Some(FloatCC::UnorderedOrLessThanOrEqual),
-            C::GtuF32 | C::GtuF64 => Some(FloatCC::UnorderedOrGreaterThan),
-            C::GeuF32 | C::GeuF64 => Some(FloatCC::UnorderedOrGreaterThanOrEqual),
-            C::NumF32 | C::NumF64 => Some(FloatCC::Ordered),
-            C::NanF32 | C::NanF64 => Some(FloatCC::Unordered),
-            _ => None,
-        };
-        let masks = match (integer, float) {
-            (Some(cc), _) => {
-                let ab = (self.many((class, a)), self.many((class, b)));
-                self.map2(ab, |t, a, b| t.b.ins().icmp(cc, a, b))
-            }
-            (_, Some(cc)) => {
-                let ab = (self.floats(class, a), self.floats(class, b));
-                self.map2(ab, |t, a, b| t.b.ins().fcmp(cc, a, b))
-            }
-            _ => return None,
-        };
-        Some(if class == Class::W64 {
-            self.words_of(&masks, false)
-        } else {
-            self.map1(masks, |t, v| t.cast(I32X4, v))
-        })
-    }
-
     /// The results of an instruction whose lanes differ; `None` when it has no form in vectors.
     pub(super) fn wide(&mut self, op: &Op) -> Option<Results> {
         let one = |place: Place, vectors: Vec<Value>, loose: bool| vec![(place, vectors, loose)];
@@ -509,32 +501,5 @@ impl Translator<'_, '_> {
             }
             _ => return None,
         })
-    }
-
-    /// Whether a slot's vectors may be copied with whatever NaNs they have.
-    fn is_loose(&self, class: Class, slot: Slot) -> bool {
-        slot & CONSTANT == 0 && self.kind((class, slot)) == super::values::Kind::Loose
-    }
-
-    fn moved(&mut self, class: Class, d: Slot, a: Slot) -> Results {
-        let loose = self.is_loose(class, a);
-        let v = self.raw((class, a));
-        vec![((class, d), v, loose)]
-    }
-
-    fn selected(&mut self, class: Class, [d, a, b, p]: [Slot; 4]) -> Results {
-        let loose = self.is_loose(class, a) || self.is_loose(class, b);
-        // Of an exact slot with a NaN of its own nothing may change.
-        let loose = loose && self.is_loose(class, a) == self.is_loose(class, b);
-        let (a, b) = if loose {
-            (self.raw((class, a)), self.raw((class, b)))
-        } else {
-            (self.many((class, a)), self.many((class, b)))
-        };
-        let p = self.many((Class::Pred, p));
-        let p = self.masks(class, &p);
-        let all = p.into_iter().zip(a).zip(b);
-        let v = all.map(|((p, a), b)| self.b.ins().bitselect(p, a, b)).collect();
-        vec![((class, d), v, loose)]
     }
 }
