@@ -67,6 +67,15 @@ enum Command {
     Bench(bench::Bench),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
+    #[command(hide = true)]
+    CudaWorker(CudaWorker),
+}
+
+/// Serve one session on an NVIDIA GPU, for the daemon on standard input
+#[derive(clap::Args)]
+struct CudaWorker {
+    /// Ordinal of the GPU
+    device: u32,
 }
 
 /// Runs the command line and says how it went.
@@ -82,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Ptx(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::CudaWorker(worker) => return turnstile_cuda::worker::main(worker.device),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };
