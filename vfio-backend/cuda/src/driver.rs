@@ -47,6 +47,7 @@ fn name_of(code: u32) -> &'static str {
         716 => "misaligned address",
         719 => "launch failed",
         720 => "cooperative launch too large",
+        801 => "not supported",
         805 => "MPS connection failed",
         806 => "MPS RPC failure",
         807 => "MPS server not ready",
@@ -252,7 +253,7 @@ impl Gpu {
         check("cuMemRelease", unsafe { sys::cuMemRelease(physical.0) })
     }
 
-    /// Maps the first `bytes` of physical memory at reserved addresses.
+    /// Maps physical memory of `bytes`, all of it, at reserved addresses.
     pub(crate) fn map(&self, at: DevicePtr, bytes: u64, physical: &Physical) -> Result<()> {
         // SAFETY: the driver checks that the range is reserved and not mapped; no host memory is touched.
         check("cuMemMap", unsafe { sys::cuMemMap(at, bytes as usize, 0, physical.0, 0) })
@@ -272,6 +273,14 @@ impl Gpu {
     pub(crate) fn unmap(&self, at: DevicePtr, bytes: u64) -> Result<()> {
         // SAFETY: device addresses only; the caller has nothing running (see `arena`).
         check("cuMemUnmap", unsafe { sys::cuMemUnmap(at, bytes as usize) })
+    }
+
+    /// Device memory the ordinary way, for measurements. It goes with the context.
+    pub(crate) fn allocate(&self, bytes: u64) -> Result<DevicePtr> {
+        let mut address = 0;
+        // SAFETY: the result lives through the call.
+        check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&mut address, bytes as usize) })?;
+        Ok(address)
     }
 
     // --- Host memory ---------------------------------------------------------------------------
@@ -422,6 +431,15 @@ impl Gpu {
     pub(crate) fn wait(&self, stream: &Stream) -> Result<()> {
         // SAFETY: the stream is live.
         check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(stream.0.0) })
+    }
+
+    /// Fails if the context is spoilt.
+    pub(crate) fn health(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: the stream is live.
+        match check("cuStreamQuery", unsafe { sys::cuStreamQuery(stream.0.0) }) {
+            Err(DriverError { code: NOT_READY, .. }) => Ok(()),
+            other => other,
+        }
     }
 
     /// Destroys an idle stream.

@@ -14,8 +14,9 @@
 
 mod daemon;
 mod driver;
+pub mod native;
 mod socket;
 mod wire;
 pub mod worker;
 
-pub use daemon::{CudaError, CudaGpu, Mps, Settings};
+pub use daemon::{CudaError, CudaGpu, Mps, MpsService, Settings};

@@ -271,7 +271,31 @@ impl CudaGpu {
         }
     }
 
+    /// Has workers that share the MPS server look whether their contexts are still good: those of a server that had an
+    /// accident must go before it takes new clients, and an idle one would not notice.
+    fn call_the_roll(&self) {
+        let warm = self.workers.values().filter_map(|hired| match hired {
+            Hired::Warm(kind, link) if kind.concurrent => Some(&link.socket),
+            _ => None,
+        });
+        let taken =
+            self.spaces.values().filter(|s| s.kind.concurrent).filter_map(|s| s.link.as_ref());
+        for socket in warm.chain(taken.map(|link| &link.socket)) {
+            // One that does not read has something to do, and finds out by itself.
+            let _ = socket::send(socket, &crate::wire::Note::Wake.encode(), None);
+        }
+    }
+
     fn exited(&mut self, worker: WorkerId, why: String) {
+        let orderly = match self.workers.get(&worker) {
+            Some(Hired::Taken(id)) => {
+                self.spaces.get(id).is_some_and(|s| s.closing.is_some() && !s.dead)
+            }
+            _ => false,
+        };
+        if !orderly {
+            self.call_the_roll();
+        }
         match self.workers.remove(&worker) {
             Some(Hired::Taken(id)) => {
                 // What it answered before its end counts.

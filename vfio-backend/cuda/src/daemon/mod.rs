@@ -13,3 +13,4 @@ mod staff;
 mod submit;
 
 pub use gpu::{CudaError, CudaGpu, Mps, Settings};
+pub use mps::Mps as MpsService;

@@ -23,8 +23,8 @@ pub enum MpsError {
     Start(String),
 }
 
-/// The service.
-pub(super) struct Mps {
+/// The service: a control daemon, ended when dropped.
+pub struct Mps {
     tool: PathBuf,
     /// Pipes and logs; removed when dropped.
     directory: tempfile::TempDir,
@@ -33,7 +33,10 @@ pub(super) struct Mps {
 
 impl Mps {
     /// Starts the control daemon. It starts its server with the first client.
-    pub(super) fn start() -> Result<Mps, MpsError> {
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn start() -> Result<Mps, MpsError> {
         let tool = find().ok_or(MpsError::Missing)?;
         let failed = |e: std::io::Error| MpsError::Start(e.to_string());
         // Only we may connect: the directory is 0700.
@@ -65,7 +68,8 @@ impl Mps {
     }
 
     /// Where clients find it.
-    pub(super) fn pipes(&self) -> &Path {
+    #[must_use]
+    pub fn pipes(&self) -> &Path {
         self.directory.path()
     }
 

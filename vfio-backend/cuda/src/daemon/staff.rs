@@ -22,6 +22,10 @@ use crate::wire::{self, DEPTH, Hello, Note, SHARED_BYTES};
 /// for each other in the driver.
 const READY: Duration = Duration::from_secs(60);
 
+/// What the driver says while the service is settling (807), and for how long that is waited for.
+const SERVER_NOT_READY: &str = "(807)";
+const SETTLE: Duration = Duration::from_secs(10);
+
 /// Names a worker. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct WorkerId(pub(super) u64);
@@ -98,7 +102,16 @@ impl Staff {
     }
 
     fn keep(&self, worker: WorkerId, kind: Kind) {
-        let why = self.serve(worker, kind).unwrap_or_else(|why| why);
+        let begun = Instant::now();
+        let why = loop {
+            match self.serve(worker, kind) {
+                // After an accident the service takes no clients until the last of the old ones has gone.
+                Err(why) if why.contains(SERVER_NOT_READY) && begun.elapsed() < SETTLE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Ok(why) | Err(why) => break why,
+            }
+        };
         self.post.put(Happening::Exited { worker, why });
     }
 

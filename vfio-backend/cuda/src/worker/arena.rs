@@ -2,7 +2,7 @@
 //!
 //! | from the base | what |
 //! |---|---|
-//! | -16 MiB | red zone: the sink |
+//! | -64 MiB | red zone: the sink |
 //! | 0 | 16 MiB of sink, so that a legal base plus offset has its base inside |
 //! | 16 MiB | the guard's record of a violation: one page |
 //! | 20 MiB | variables of programs, 4 MiB apart: memory where a program has some, sink elsewhere |
@@ -34,6 +34,10 @@ pub(crate) const BASE: DevicePtr = 0x1000_0000_0000;
 pub(crate) const SIZE: u64 = 4 << 30;
 /// Addresses below the heap: the guard's record and variables go there.
 pub(crate) const SERVICE_BYTES: u64 = (1 << 30) + RED_ZONE * 2;
+/// Bytes on each side that are the sink too. The guard needs [`RED_ZONE`]; the driver gives addresses at
+/// a place of our choice only if that is a multiple of 64 MiB (measured with driver 580).
+const MARGIN: u64 = 64 << 20;
+const _: () = assert!(MARGIN >= RED_ZONE);
 /// Largest arena: 16 TiB.
 const MOST_LOG2: u32 = 44;
 /// Alignment of buffers, in bytes: what the CUDA driver gives.
@@ -84,8 +88,8 @@ pub(crate) struct Arena {
     stream: Stream,
     size: u64,
     page: u64,
-    sink: Physical,
-    sink_bytes: u64,
+    /// Pieces of the sink by size, largest first; the last is a page. A mapping takes a whole piece.
+    sinks: Vec<(u64, Physical)>,
     /// Mappings of the sink: first address and length.
     sunk: BTreeMap<DevicePtr, u64>,
     extents: BTreeMap<DevicePtr, Extent>,
@@ -101,9 +105,6 @@ impl Arena {
     /// Reserves and maps an arena of the usual size.
     pub(crate) fn new(gpu: Gpu) -> Result<Arena, ArenaError> {
         let page = gpu.granularity()?;
-        // A sink of 32 MiB takes a 4 GiB arena 130 mappings instead of 2,064.
-        let sink_bytes = (32_u64 << 20).next_multiple_of(page);
-        let sink = gpu.create(sink_bytes)?.ok_or(ArenaError::Full(sink_bytes))?;
         let stream = gpu.stream()?;
         let heap = RangeAllocator::new(BASE + SERVICE_BYTES..BASE + SERVICE_BYTES);
         let mut arena = Arena {
@@ -111,8 +112,7 @@ impl Arena {
             stream,
             size: SIZE,
             page,
-            sink,
-            sink_bytes,
+            sinks: Vec::new(),
             sunk: BTreeMap::new(),
             extents: BTreeMap::new(),
             heap,
@@ -120,12 +120,22 @@ impl Arena {
             limit: 0,
             used: 0,
         };
+        arena.add_sink(page)?;
+        // With a piece of 32 MiB a 4 GiB arena takes some hundred mappings instead of 2,100.
+        arena.add_sink(32 << 20)?;
         arena.reserve()?;
         Ok(arena)
     }
 
     fn whole(&self) -> Range<DevicePtr> {
-        BASE - RED_ZONE..BASE + self.size + RED_ZONE
+        BASE - MARGIN..BASE + self.size + MARGIN
+    }
+
+    fn add_sink(&mut self, bytes: u64) -> Result<(), ArenaError> {
+        let bytes = bytes.next_multiple_of(self.page);
+        let piece = self.gpu.create(bytes)?.ok_or(ArenaError::Full(bytes))?;
+        self.sinks.insert(0, (bytes, piece));
+        Ok(())
     }
 
     fn reserve(&mut self) -> Result<(), ArenaError> {
@@ -135,8 +145,16 @@ impl Arena {
         }
         self.sink(whole.clone())?;
         self.gpu.allow(whole.start, whole.end - whole.start)?;
-        // The sink may hold what others left in the device's memory.
-        self.gpu.fill(whole.start, self.sink_bytes, 0, 1, &self.stream)?;
+        // The sink may hold what others left in the device's memory. Somewhere each piece is mapped.
+        let zeroed: Vec<(DevicePtr, u64)> = self
+            .sinks
+            .iter()
+            .filter_map(|(bytes, _)| self.sunk.iter().find(|(_, b)| *b == bytes))
+            .map(|(&at, &bytes)| (at, bytes))
+            .collect();
+        for (at, bytes) in zeroed {
+            self.gpu.fill(at, bytes, 0, 1, &self.stream)?;
+        }
         self.gpu.wait(&self.stream)?;
         self.extend(RECORD..RECORD + self.page)
     }
@@ -148,18 +166,21 @@ impl Arena {
         let log2 = wanted.checked_next_power_of_two().map_or(MOST_LOG2, u64::trailing_zeros);
         let size = 1 << log2.clamp(SIZE.trailing_zeros(), MOST_LOG2);
         if size > self.size {
-            self.gpu.unmap(self.whole().start, self.whole().end - self.whole().start)?;
-            self.gpu.unreserve(self.whole().start, self.whole().end - self.whole().start)?;
-            self.sunk.clear();
-            for (_, extent) in std::mem::take(&mut self.extents) {
+            for (at, bytes) in std::mem::take(&mut self.sunk) {
+                self.gpu.unmap(at, bytes)?;
+            }
+            for (at, extent) in std::mem::take(&mut self.extents) {
+                self.gpu.unmap(at, extent.bytes)?;
                 self.gpu.release(extent.physical)?;
             }
+            let whole = self.whole();
+            self.gpu.unreserve(whole.start, whole.end - whole.start)?;
             self.size = size;
-            // As many mappings as a small arena has, of a larger sink.
-            let bytes = (size >> 9).clamp(self.sink_bytes, 256 << 20).next_multiple_of(self.page);
-            let larger = self.gpu.create(bytes)?.ok_or(ArenaError::Full(bytes))?;
-            self.gpu.release(std::mem::replace(&mut self.sink, larger))?;
-            self.sink_bytes = bytes;
+            // About as many mappings as a small arena has, of a larger piece.
+            let large = (size >> 8).min(512 << 20);
+            if large > self.sinks[0].0 {
+                self.add_sink(large)?;
+            }
             self.reserve()?;
         }
         self.commit(commit.min(limit))
@@ -174,9 +195,11 @@ impl Arena {
     fn sink(&mut self, range: Range<DevicePtr>) -> Result<(), DriverError> {
         let mut at = range.start;
         while at < range.end {
-            let bytes = self.sink_bytes.min(range.end - at);
-            self.gpu.map(at, bytes, &self.sink)?;
-            self.sunk.insert(at, bytes);
+            // Ranges are whole pages, so the last piece always fits.
+            let fits = self.sinks.iter().find(|(bytes, _)| *bytes <= range.end - at);
+            let Some((bytes, piece)) = fits else { break };
+            self.gpu.map(at, *bytes, piece)?;
+            self.sunk.insert(at, *bytes);
             at += bytes;
         }
         Ok(())
@@ -192,11 +215,12 @@ impl Arena {
         let first = first.map_or(range.start, |(&at, _)| at);
         let last = self.sunk.range(..range.end).next_back();
         let end = last.map_or(range.end, |(&at, &bytes)| range.end.max(at + bytes));
-        let touched: Vec<DevicePtr> = self.sunk.range(first..end).map(|(&at, _)| at).collect();
-        for at in touched {
+        let touched: Vec<(DevicePtr, u64)> =
+            self.sunk.range(first..end).map(|(&at, &bytes)| (at, bytes)).collect();
+        for (at, bytes) in touched {
+            self.gpu.unmap(at, bytes)?;
             self.sunk.remove(&at);
         }
-        self.gpu.unmap(first, end - first)?;
         self.sink(first..range.start)?;
         self.gpu.map(range.start, bytes, &physical)?;
         self.extents.insert(range.start, Extent { bytes, physical });

@@ -6,7 +6,7 @@
 
 mod arena;
 mod clerk;
-mod host;
+pub(crate) mod host;
 mod pump;
 mod queue;
 mod sandbox;

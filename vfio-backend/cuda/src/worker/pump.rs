@@ -184,7 +184,12 @@ impl<'s> Pump<'s> {
             if busy {
                 idle_since = Instant::now();
             } else {
-                self.pause(idle_since).map_err(|what| broken(what))?;
+                let woken = self.pause(idle_since).map_err(|what| broken(what))?;
+                // A runaway is ended by MPS: the driver says so here, and this process must go for the service to
+                // go on. The daemon also wakes workers when another had an accident that may be theirs too.
+                if woken || self.runaway {
+                    self.gpu.health(&self.service.stream).map_err(|e| e.to_string())?;
+                }
             }
         }
     }
@@ -194,8 +199,10 @@ impl<'s> Pump<'s> {
     }
 
     /// Waits a little, in a way that suits how long nothing has happened.
-    fn pause(&mut self, idle_since: Instant) -> Result<(), &'static str> {
+    /// Returns whether the daemon woke it.
+    fn pause(&mut self, idle_since: Instant) -> Result<bool, &'static str> {
         let working = self.queues.values().chain([&self.service]).filter_map(Queue::since).min();
+        let working = working.filter(|_| !self.runaway);
         let idle = idle_since.elapsed();
         let sleep = match working {
             Some(since) => {
@@ -206,29 +213,31 @@ impl<'s> Pump<'s> {
                     } else {
                         std::hint::spin_loop();
                     }
-                    return Ok(());
+                    return Ok(false);
                 }
                 Some((waited / 16).min(LONGEST_PAUSE))
             }
-            None if !self.clerk.is_idle() => Some(LONGEST_PAUSE),
+            None if self.runaway || !self.clerk.is_idle() => Some(LONGEST_PAUSE),
             None if idle < SPIN => {
                 std::hint::spin_loop();
-                return Ok(());
+                return Ok(false);
             }
             None if idle < YIELD => {
                 std::thread::yield_now();
-                return Ok(());
+                return Ok(false);
             }
             None => None,
         };
         let stopped = self.quiet.is_some() || self.closing || self.runaway;
         if !stopped && !self.ring.park(&self.shared).map_err(|_| "parking")? {
-            return Ok(());
+            return Ok(false);
         }
-        if socket::wait(self.socket, sleep) {
+        let woken = socket::wait(self.socket, sleep);
+        if woken {
             self.listen()?;
         }
-        self.ring.unpark(&self.shared).map_err(|_| "unparking")
+        self.ring.unpark(&self.shared).map_err(|_| "unparking")?;
+        Ok(woken)
     }
 
     /// Takes what the daemon sent beside the ring.
