@@ -1,13 +1,13 @@
 //! The backend: spaces, workers, and the way between them. Owned by the dispatcher; nothing here waits
 //! for a worker, the GPU or a disk.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use turnstile_abi::Status;
@@ -130,7 +130,7 @@ impl CudaGpu {
     }
 
     /// Like [`start`](Self::start), where the daemon itself need not be able to load the driver.
-    fn start_unchecked(settings: Settings) -> Result<CudaGpu, CudaError> {
+    pub(super) fn start_unchecked(settings: Settings) -> Result<CudaGpu, CudaError> {
         let cache = settings.cache.as_deref().map(Cache::open).transpose()?;
         let mps = match settings.mps {
             Mps::Off => None,
@@ -425,7 +425,8 @@ impl CudaGpu {
             self.events.push(answered(ticket, Outcome::ok(0)));
             return;
         };
-        reaper::end(link.process.clone(), self.staff.mps.clone(), reaper::GRACE);
+        let grace = if space.account.issued() > 0 { reaper::GRACE } else { reaper::LEAVE };
+        reaper::end(link.process.clone(), self.staff.mps.clone(), grace);
         // The answer is the end of the process; this one only makes it end. Its cookie is the ticket's own.
         let sent = space.submit(ticket, Command::Close, Expected::Closed, None, None, &self.floor);
         if let Err(lost) = sent {
@@ -634,12 +635,14 @@ impl Drop for CudaGpu {
             Hired::Warm(_, link) => Some(link),
             _ => None,
         });
+        let working = self.spaces.values().any(|s| s.account.issued() > 0);
+        let grace = if working { reaper::GRACE } else { reaper::LEAVE };
         let processes: Vec<_> = taken.chain(warm).map(|link| link.process.clone()).collect();
         // Closing the sockets asks them all to end; what runs in them is ended after the grace.
         self.spaces.clear();
         self.workers.clear();
         for process in &processes {
-            reaper::end(process.clone(), self.staff.mps.clone(), reaper::GRACE);
+            reaper::end(process.clone(), self.staff.mps.clone(), grace);
         }
         let begun = Instant::now();
         for process in processes {

@@ -11,6 +11,8 @@ mod share;
 mod space;
 mod staff;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use gpu::{CudaError, CudaGpu, Mps, Settings};
 pub use mps::Mps as MpsService;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::mps::Mps;
 use super::staff::Process;
 
-/// How long a worker that was asked to end may take by itself, if nothing runs in it.
+/// How long what runs in a worker that was asked to end may go on.
 pub(super) const GRACE: Duration = Duration::from_millis(30);
+/// How long a worker in which nothing runs may take to destroy its context. Many at once take long.
+pub(super) const LEAVE: Duration = Duration::from_secs(3);
 /// How long a worker whose context is being destroyed may take.
 const DESTROY: Duration = Duration::from_secs(2);
 

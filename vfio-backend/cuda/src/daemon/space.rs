@@ -2,10 +2,11 @@
 //!
 //! Every submission is in exactly one place: `open` (at the worker), `waiting` (here), or answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use foldhash::{HashMap, HashMapExt};
 use turnstile_abi::descriptor::{Completion, Descriptor};
 use turnstile_abi::{SharedMemory, Status};
 use turnstile_backend_api::{

@@ -1,12 +1,12 @@
 //! Operations on an open space, as commands for its worker.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::HashMap;
 use rustix::fs::MemfdFlags;
 use turnstile_abi::Status;
 use turnstile_backend_api::{

@@ -1,9 +1,9 @@
 //! The worker's main loop: commands out of the ring, work into streams, answers back.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use turnstile_abi::descriptor::Completion;
 use turnstile_abi::ring::{DeviceRing, Layout, Permit};
 use turnstile_abi::{SharedMemory, Status};
@@ -21,11 +21,14 @@ use crate::wire::{self, Command, DEPTH, Launch, Note};
 /// Commands taken from the ring between two looks at the streams.
 const BATCH: u32 = 16;
 /// Without anything to do: spin, then give the processor to others, then sleep.
-const SPIN: Duration = Duration::from_micros(20);
-const YIELD: Duration = Duration::from_micros(150);
-/// While the GPU works: look without a pause for so long, then with pauses that grow with the time waited.
-const EAGER: Duration = Duration::from_micros(200);
+const SPIN: Duration = Duration::from_micros(5);
+const YIELD: Duration = Duration::from_micros(100);
+/// While the GPU works: look without a pause for so long, then with pauses that grow with the time waited. A pause
+/// can be a millisecond at least (kernels without high-resolution timers): too long for what takes less than a few.
+const EAGER: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_micros(500);
+/// `CUDA_ERROR_MPS_CLIENT_TERMINATED`.
+const MPS_CLIENT_TERMINATED: u32 = 810;
 /// Dynamic shared memory that needs no permission, in bytes.
 const FREE_SHARED: u32 = 48 << 10;
 
@@ -167,9 +170,9 @@ impl<'s> Pump<'s> {
                 let command =
                     Command::decode(&descriptor).ok_or_else(|| broken("an unknown command"))?;
                 let owed = (permit, descriptor.cookie);
-                self.command(owed, command).map_err(|e| e.to_string())?;
+                self.command(owed, command).map_err(farewell)?;
             }
-            busy |= self.advance().map_err(|e| e.to_string())?;
+            busy |= self.advance().map_err(farewell)?;
             if self.posted {
                 self.posted = false;
                 let wanted = self.ring.interrupt_wanted(&self.shared);
@@ -188,7 +191,7 @@ impl<'s> Pump<'s> {
                 // A runaway is ended by MPS: the driver says so here, and this process must go for the service to
                 // go on. The daemon also wakes workers when another had an accident that may be theirs too.
                 if woken || self.runaway {
-                    self.gpu.health(&self.service.stream).map_err(|e| e.to_string())?;
+                    self.gpu.health(&self.service.stream).map_err(farewell)?;
                 }
             }
         }
@@ -709,6 +712,15 @@ impl<'s> Pump<'s> {
         }
         Ok((start, bytes))
     }
+}
+
+/// The context is spoilt. What MPS is ending has ended only a while after the driver says so, and a client that
+/// goes earlier takes the others with it (seen on an H100).
+fn farewell(error: DriverError) -> String {
+    if error.code == MPS_CLIENT_TERMINATED {
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    error.to_string()
 }
 
 /// What a tenant is told about a driver error.

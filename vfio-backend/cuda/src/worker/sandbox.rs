@@ -68,6 +68,24 @@ const REFUSED: &[i64] = &[
     libc::SYS_fchownat,
 ];
 
+/// The older names of some of them, which other architectures never had.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_TOO: &[i64] = &[
+    libc::SYS_accept,
+    libc::SYS_unlink,
+    libc::SYS_rmdir,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_mkdir,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_TOO: &[i64] = &[];
+
 /// Enters the sandbox: this thread and those it starts from here on, and those there are already.
 pub(super) fn enter() -> Result<(), String> {
     let failed = |what: &str, why: &dyn std::fmt::Display| format!("sandbox: {what}: {why}");
@@ -82,7 +100,7 @@ pub(super) fn enter() -> Result<(), String> {
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|&call| (call, Vec::new())).collect();
+        REFUSED.iter().chain(REFUSED_TOO).map(|&call| (call, Vec::new())).collect();
     // Sockets in the file system's name space only: MPS is one, the network is none.
     let not_unix = SeccompCondition::new(
         0,
