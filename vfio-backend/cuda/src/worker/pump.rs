@@ -172,6 +172,9 @@ impl<'s> Pump<'s> {
                 let owed = (permit, descriptor.cookie);
                 self.command(owed, command).map_err(farewell)?;
             }
+            if busy {
+                self.seal().map_err(farewell)?;
+            }
             busy |= self.advance().map_err(farewell)?;
             if self.posted {
                 self.posted = false;
@@ -540,6 +543,12 @@ impl<'s> Pump<'s> {
     }
 
     // --- What happened -------------------------------------------------------------------------
+
+    /// Marks where what was just put into streams ends.
+    fn seal(&mut self) -> Result<(), DriverError> {
+        let Pump { gpu, events, queues, service, .. } = self;
+        queues.values_mut().chain([service]).try_for_each(|queue| queue.seal(gpu, events))
+    }
 
     /// Answers what is over. Returns whether anything was.
     fn advance(&mut self) -> Result<bool, DriverError> {
