@@ -13,5 +13,6 @@ pub mod op;
 pub use backend::{Backend, BackendEvent, Description, Done, Fault, Outcome, Ticket};
 pub use memory::{MemoryError, MemoryId, Piece, SharedRegion};
 pub use op::{
-    BackendOp, BufferId, Code, FunctionId, Home, Place, ProgramId, QueueId, RegionId, SpaceId,
+    BackendOp, BufferId, Code, FunctionId, Home, Isolation, Place, ProgramId, QueueId, RegionId,
+    SpaceId,
 };

@@ -13,6 +13,7 @@ mod manual;
 mod operator;
 mod policy;
 mod ptx;
+mod rig;
 mod rpc_client;
 mod run;
 mod serve;
@@ -85,6 +86,40 @@ enum Command {
     Tenant(tenant::Tenant),
     #[command(hide = true)]
     RpcClient(rpc_client::RpcClient),
+    CudaWorker(CudaWorker),
+    #[command(hide = true)]
+    CudaNative(CudaNative),
+}
+
+/// Serve one session on an NVIDIA GPU, for the daemon on standard input
+#[derive(clap::Args)]
+struct CudaWorker {
+    /// Ordinal of the GPU
+    device: u32,
+}
+
+/// Measure the GPU without a mediator, for `turnstile bench --backend cuda`
+#[derive(clap::Args)]
+struct CudaNative {
+    /// Ordinal of the GPU
+    device: u32,
+    /// loop, async or copies
+    what: String,
+    /// How long, in milliseconds
+    #[arg(default_value_t = 0)]
+    milliseconds: u64,
+}
+
+impl CudaNative {
+    fn run(self) -> Result<(), Failure> {
+        use turnstile_cuda::native::{What, main};
+        let what = match self.what.as_str() {
+            "loop" => What::Loop(std::time::Duration::from_millis(self.milliseconds)),
+            "async" => What::Async,
+            _ => What::Copies(&bench::cuda::SIZES),
+        };
+        main(self.device, what).map_err(|why| Failure::machine(why, ""))
+    }
 }
 
 /// Runs the command line and says how it went.
@@ -111,6 +146,8 @@ pub fn main() -> ExitCode {
         Command::Man(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::RpcClient(command) => command.run(),
+        Command::CudaNative(native) => native.run(),
+        Command::CudaWorker(worker) => return turnstile_cuda::worker::main(worker.device),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };
