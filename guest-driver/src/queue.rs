@@ -329,16 +329,29 @@ impl<'q, T: Transport> Queue<'q, T> {
         }
     }
 
+    /// Asks for an interrupt at the next completion, or for none. After asking, look for completions
+    /// once more before sleeping: one may have come just before.
+    pub fn arm(&mut self, armed: bool) -> Result<(), Error> {
+        self.channel.arm(self.device.transport(), armed)
+    }
+
     /// Stops the queue. Commands in flight end with `revoked`; results not taken are lost. Dropping
     /// a queue instead leaves it running, and its piece of the aperture in use, until a reset.
     pub fn destroy(self) -> Result<(), Error> {
         self.device.call(op::queue_destroy::Args { queue: self.handle })?;
+        self.retire();
+        Ok(())
+    }
+
+    /// Gives back what a queue holds on this side, once the device has stopped it: after its session
+    /// was closed, or the queue destroyed by its handle.
+    pub fn retire(self) -> &'q mut [Slot] {
         for slot in self.slots.iter() {
             if let State::Pending { area } = slot.state {
                 give_back(self.device.arena(), area);
             }
         }
         give_back(self.device.arena(), Some(self.area));
-        Ok(())
+        self.slots
     }
 }

@@ -9,15 +9,21 @@
 //! The function is not trusted with the daemon's memory. It reaches what a tenant registered, for as
 //! long as it is registered, by addresses that mean nothing outside the IOMMU; what it says is checked.
 //!
-//! `unsafe` is in [`dma`] alone.
+//! `unsafe` is in the module `raw` alone.
 
 pub mod address;
 pub mod claim;
+pub mod function;
 pub mod host;
 pub mod inspect;
+mod iova;
+pub mod mediated;
 mod pci;
+mod raw;
 
 pub use address::Address;
 pub use claim::{Claim, ClaimError, Records};
+pub use function::{Claimed, Function, FunctionError};
 pub use host::Host;
 pub use inspect::{Allowances, Check, Finding, Inspection, Level, inspect};
+pub use mediated::{Mediated, MediatedError, Outer};
