@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use turnstile::audit::AuditHandle;
@@ -27,7 +29,7 @@ fn policy(backend: &str, name: &str, guard: &str) -> Arc<TenantPolicy> {
     let text = format!(
         r#"{{ "version": 1, "device": {{ {backend}, "memory": "256MiB" }},
         "tenants": [ {{ "name": "{name}", "attach": {{ "kind": "process" }}, "aperture": "16MiB",
-          "grants": {{
+          "grants": {{ "sessions": 8,
             "buffer": {{ "max_bytes": "64MiB", "max_count": 64, "usage": ["device", "host"] }},
             "dma": {{ "max_bytes": "32MiB", "max_regions": 64, "access": ["read", "write"] }},
             "program": {{ "formats": ["ptx"], "guard": "{guard}", "max_bytes": "4MiB" }},
@@ -80,6 +82,15 @@ struct Nested {
     tenant: TenantId,
     outer: Handle,
     windows: Windows,
+    wanted: Arc<AtomicBool>,
+    /// Told when the device is let go.
+    let_go: Sender<()>,
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let _ = self.let_go.send(());
+    }
 }
 
 impl Outer for Nested {
@@ -112,7 +123,7 @@ impl Outer for Nested {
         &[(0xfee0_0000, 0xfeef_ffff)]
     }
     fn trouble(&self) -> Option<&'static str> {
-        None
+        self.wanted.load(Ordering::Relaxed).then_some("wanted back")
     }
     fn wait(&self, inbox: BorrowedFd<'_>, _: u16, bound_ns: u64) {
         let bound = bound_ns.min(1_000_000);
@@ -127,6 +138,8 @@ struct World {
     outer: Runtime,
     windows: Windows,
     gone: Arc<AtomicBool>,
+    wanted: Arc<AtomicBool>,
+    is_let_go: Receiver<()>,
     device: Arc<turnstile_device::Device>,
     tenant: TenantId,
 }
@@ -142,15 +155,19 @@ impl World {
         let claimant = policy(r#""backend": "emulated""#, "outer", "fence");
         let attached = outer.handle().attach(claimant, true).unwrap();
         let (windows, gone) = (Windows::default(), Arc::new(AtomicBool::new(false)));
+        let (wanted, (let_go, is_let_go)) = (Arc::new(AtomicBool::new(false)), channel());
         let nested = Nested {
             wire: Wire { local: LocalTransport::new(attached.device.clone()), gone: gone.clone() },
             tenant: attached.tenant,
             outer: outer.handle(),
             windows: windows.clone(),
+            wanted: wanted.clone(),
+            let_go,
         };
         let mediated = Mediated::start(move || Ok::<_, io::Error>(nested)).unwrap();
         let inner = runtime(Box::new(mediated));
-        World { inner, outer, windows, gone, device: attached.device, tenant: attached.tenant }
+        let (device, tenant) = (attached.device, attached.tenant);
+        World { inner, outer, windows, gone, wanted, is_let_go, device, tenant }
     }
 
     fn tenant(&self, name: &str) -> Tenant {
@@ -275,6 +292,19 @@ fn a_device_that_is_gone_is_lost_and_one_that_is_back_serves_again() {
     lose(&world, &tenant, || world.gone.store(true, Ordering::Relaxed));
     world.gone.store(false, Ordering::Relaxed);
     assert!(turnstile_workloads::run(Workload::Vecadd, &tenant.transport, &tenant));
+    world.end();
+}
+
+#[test]
+fn a_device_that_is_wanted_back_is_let_go_at_once_and_the_daemon_lives() {
+    let world = World::new();
+    let tenant = world.tenant("t");
+    lose(&world, &tenant, || {
+        world.wanted.store(true, Ordering::Relaxed);
+        world.is_let_go.recv_timeout(Duration::from_secs(20)).unwrap();
+    });
+    let device = DeviceManager::start(&tenant.transport).unwrap();
+    assert_eq!(device.open_session().unwrap_err().status(), Some(Status::DeviceLost));
     world.end();
 }
 

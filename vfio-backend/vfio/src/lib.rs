@@ -20,6 +20,7 @@ mod iova;
 pub mod mediated;
 mod pci;
 mod raw;
+pub mod rules;
 
 pub use address::Address;
 pub use claim::{Claim, ClaimError, Records};

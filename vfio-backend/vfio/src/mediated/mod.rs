@@ -9,7 +9,7 @@
 //! The outer device is believed nothing that would matter here: the driver checks handles, cookies and
 //! ring indices, this module checks addresses and lengths. A lie, silence or an error interrupt is the
 //! loss of the device: every space is reported lost, every mapping taken away, and the next space that
-//! is opened tries a reset.
+//! is opened tries a reset. When the kernel wants the function back, it is let go at once and for good.
 
 mod launch;
 mod life;
@@ -118,11 +118,13 @@ impl Mediated {
         let (say, hear) = crossbeam_channel::bounded(1);
         let thread =
             std::thread::Builder::new().name("vfio".into()).spawn(move || match open() {
-                Ok(outer) => worker::run(&outer, &inbox, &outbox, |started| {
-                    let started = started
-                        .map_err(|source| MediatedError::Device { name: outer.name(), source });
-                    let _ = say.send(started);
-                }),
+                Ok(outer) => {
+                    let name = outer.name();
+                    worker::run(outer, &inbox, &outbox, |started| {
+                        let failed = |source| MediatedError::Device { name, source };
+                        let _ = say.send(started.map_err(failed));
+                    });
+                }
                 Err(error) => {
                     let _ = say.send(Err(MediatedError::Open(error)));
                 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use turnstile_abi::Status;
 use turnstile_abi::identify::Identity;
 use turnstile_backend_api::{
@@ -58,13 +59,47 @@ impl<O: Outer> Books<'_, O> {
     }
 }
 
-/// Starts the device and serves it until it is told to stop. `started` hears how the start went.
+/// Drives the device until it is told to stop, or has to let it go: then the device is dropped at once,
+/// and everything asked afterwards is answered with its loss. `started` hears how the start went.
 pub(super) fn run<O: Outer>(
-    outer: &O,
+    outer: O,
     inbox: &Mailbox<Order>,
     outbox: &Mailbox<BackendEvent>,
     started: impl FnOnce(Result<Description, Error>),
 ) {
+    let Some(mut orders) = serve(&outer, inbox, outbox, started) else { return };
+    drop(outer);
+    let done = |ticket, outcome| outbox.put(BackendEvent::Done(Done { ticket, outcome }));
+    loop {
+        for order in orders.drain(..) {
+            match order {
+                Order::Submit(ticket, BackendOp::SpaceClose { .. }) => done(ticket, Outcome::ok(0)),
+                Order::Submit(ticket, _) => {
+                    done(ticket, Outcome::failed(Status::DeviceLost, 0));
+                }
+                Order::Know(..) | Order::Forget(_) | Order::Abort(_) => {}
+                Order::Stop => return,
+            }
+        }
+        inbox.sleeping(true);
+        inbox.drain(&mut |order| orders.push_back(order));
+        if orders.is_empty() {
+            let mut fds = [PollFd::new(inbox.fd(), PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+        }
+        inbox.sleeping(false);
+        inbox.drain(&mut |order| orders.push_back(order));
+    }
+}
+
+/// Starts the device and serves it, one life after another. `None`: it is over; otherwise the device
+/// must be let go, and these orders are open.
+fn serve<O: Outer>(
+    outer: &O,
+    inbox: &Mailbox<Order>,
+    outbox: &Mailbox<BackendEvent>,
+    started: impl FnOnce(Result<Description, Error>),
+) -> Option<VecDeque<Order>> {
     let iova = Iova::without(outer.reserved());
     let orders = VecDeque::new();
     let mut books = Books { outer, inbox, outbox, memory: HashMap::new(), iova, orders };
@@ -78,13 +113,14 @@ pub(super) fn run<O: Outer>(
                 let mut slots = vec![[Slot::NEW; DEPTH]; device.queues() as usize];
                 let pool = slots.iter_mut().map(|slots| &mut slots[..]).collect();
                 match Life::new(&device, identity, pool, &mut books).run() {
-                    End::Stop => return,
+                    End::Stop => return None,
                     End::Lost(why) => why,
                 }
             }
             Err(error) => {
                 if let Some(started) = started.take() {
-                    return started(Err(error));
+                    started(Err(error));
+                    return None;
                 }
                 // Whoever asked for a new life is told that there is none.
                 if let Some(Order::Submit(ticket, _)) = books.orders.pop_front() {
@@ -93,13 +129,23 @@ pub(super) fn run<O: Outer>(
                 error.to_string()
             }
         };
+        if let Some(why) = outer.trouble() {
+            tracing::warn!(
+                device = outer.name(),
+                why,
+                "the device is let go; start again to use it"
+            );
+            return Some(books.orders);
+        }
         tracing::warn!(
             device = outer.name(),
             why = lost,
             "the device is lost; a new session tries a reset"
         );
-        if !between_lives(&mut books) {
-            return;
+        match between_lives(&mut books) {
+            Next::Start => {}
+            Next::Stop => return None,
+            Next::LetGo => return Some(books.orders),
         }
     }
 }
@@ -130,16 +176,25 @@ fn describe<O: Outer>(
     }
 }
 
-/// Answers orders while there is no device. `true`: somebody wants a new life, and their order is the
-/// first one waiting; `false`: it is over.
-fn between_lives<O: Outer>(books: &mut Books<'_, O>) -> bool {
+/// What comes after a loss.
+enum Next {
+    /// Somebody wants a new life, and their order is the first one waiting.
+    Start,
+    /// The device must be let go.
+    LetGo,
+    /// It is over.
+    Stop,
+}
+
+/// Answers orders while there is no device.
+fn between_lives<O: Outer>(books: &mut Books<'_, O>) -> Next {
     loop {
         books.take_orders();
         while let Some(order) = books.orders.pop_front() {
             match order {
                 Order::Submit(_, BackendOp::SpaceOpen { .. }) => {
                     books.orders.push_front(order);
-                    return true;
+                    return Next::Start;
                 }
                 // Nothing of it is left: everything was unmapped when the device was lost.
                 Order::Submit(ticket, BackendOp::SpaceClose { .. }) => {
@@ -155,18 +210,13 @@ fn between_lives<O: Outer>(books: &mut Books<'_, O>) -> bool {
                     books.memory.remove(&id);
                 }
                 Order::Abort(_) => {}
-                Order::Stop => return false,
+                Order::Stop => return Next::Stop,
             }
         }
-        // Trouble keeps its descriptor readable, so nothing but orders may end this sleep.
-        books.inbox.sleeping(true);
-        books.take_orders();
-        if books.orders.is_empty() {
-            let fd = rustix::event::PollFd::new(books.inbox.fd(), rustix::event::PollFlags::IN);
-            let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-            let _ = rustix::event::poll(&mut [fd], Some(&second));
+        books.sleep(IDLE_NS);
+        if books.outer.trouble().is_some() {
+            return Next::LetGo;
         }
-        books.inbox.sleeping(false);
     }
 }
 
