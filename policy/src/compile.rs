@@ -79,10 +79,17 @@ fn device(reader: &mut Reader<'_>, device: &At<records::Device>) -> DevicePolicy
             cache: device.cuda.cache.as_ref().map(|path| path.0.clone()),
         }),
         records::Backend::Vfio => Backend::Vfio(match &device.vfio {
-            Some(vfio) => VfioOptions { function: vfio.function.0.clone() },
+            Some(vfio) => {
+                let accepts = |danger| vfio.accept.as_ref().is_some_and(|set| set.has(&danger));
+                VfioOptions {
+                    function: vfio.function.0.clone(),
+                    unsafe_interrupts: accepts(records::Danger::UnsafeInterrupts),
+                    ats: accepts(records::Danger::Ats),
+                }
+            }
             None => {
                 reader.error(device.at, Problem::NoFunction);
-                VfioOptions { function: "".into() }
+                VfioOptions { function: "".into(), unsafe_interrupts: false, ats: false }
             }
         }),
     };

@@ -121,6 +121,10 @@ pub enum Mps {
 pub struct VfioOptions {
     /// PCI address of the function, `domain:bus:device.function` in hexadecimal.
     pub function: Box<str>,
+    /// Whether interrupts that the IOMMU does not remap are accepted.
+    pub unsafe_interrupts: bool,
+    /// Whether translation by the device itself is accepted.
+    pub ats: bool,
 }
 
 /// The audit log.

@@ -124,8 +124,11 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
             list.fixed("device.cuda.warm_workers", Value::Other(warm_workers.to_string()));
             list.fixed("device.cuda.cache", Value::Other(path(cache.as_deref())));
         }
-        Backend::Vfio(VfioOptions { function }) => {
+        Backend::Vfio(VfioOptions { function, unsafe_interrupts, ats }) => {
             list.fixed("device.vfio.function", Value::Other(function.to_string()));
+            let accepted = [(*unsafe_interrupts, "unsafe_interrupts"), (*ats, "ats")];
+            let accepted = accepted.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into());
+            list.fixed("device.vfio.accept", Value::Listed(accepted.collect()));
         }
     }
     let AuditPolicy { path: file, fsync, rotate_bytes, rotate_after_ns, keep, on_full, rate } =

@@ -2,7 +2,9 @@
 
 use turnstile_backend_api::Backend;
 use turnstile_emulated::device::{Script, Scripted};
-use turnstile_policy::{Backend as Wanted, CudaOptions, DevicePolicy};
+use turnstile_policy::{Backend as Wanted, CudaOptions, DevicePolicy, VfioOptions};
+use turnstile_vfio::address::AddressError;
+use turnstile_vfio::{Address, Allowances, Claim, Claimed, Function, Host, Mediated, Records};
 
 use super::failure::Failure;
 
@@ -32,10 +34,7 @@ pub(super) fn backend(
             let gpu = turnstile_cuda::CudaGpu::start(cuda_settings(device, options));
             Ok(Box::new(gpu.map_err(|e| Failure::machine(e.to_string(), ""))?))
         }
-        Wanted::Vfio(_) => Err(Failure::machine(
-            "this build has no VFIO backend",
-            "write \"backend\": \"emulated\" in device",
-        )),
+        Wanted::Vfio(options) => vfio(options),
     }
 }
 
@@ -58,6 +57,33 @@ pub(super) fn cuda_settings(
         overcommit: device.overcommit,
         worker: ("/proc/self/exe".into(), vec!["cuda-worker".into()]),
     }
+}
+
+/// Claims a function, opens it, and gives it back when the backend ends.
+fn vfio(options: &VfioOptions) -> Result<Box<dyn Backend>, Failure> {
+    let address: Address = options
+        .function
+        .parse()
+        .map_err(|e: AddressError| Failure::input(e.to_string(), "mend device.vfio.function"))?;
+    let (host, records) = (Host::here(), Records::default());
+    for (address, result) in records.recover(&host) {
+        match result {
+            Ok(()) => tracing::warn!(%address, "put back what a killed daemon had claimed"),
+            Err(error) => tracing::warn!(%address, %error, "left claimed by a killed daemon"),
+        }
+    }
+    // A Turnstile device has a reset of its own.
+    let allow = Allowances {
+        unsafe_interrupts: options.unsafe_interrupts,
+        ats: options.ats,
+        no_reset: true,
+    };
+    let claim = Claim::take(host, &records, &address, &allow)
+        .map_err(|e| Failure::machine(e.to_string(), ""))?;
+    let backend = Mediated::start(move || {
+        Function::open(&Host::here(), claim.address()).map(|function| Claimed::new(claim, function))
+    });
+    Ok(Box::new(backend.map_err(|e| Failure::machine(e.to_string(), ""))?))
 }
 
 /// Fails unless microVMs can run here.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod audit;
 mod bench;
+mod device;
 mod failure;
 mod machine;
 mod manual;
@@ -29,7 +30,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    it worked, and everything checked is as it should be
   1    it ran and something is not as it should be: a tenant's own check failed, a log is broken,
-       a program or a policy was refused
+       a program, a policy or a device was refused
   2    the command line is wrong, or a file cannot be read or written
   3    this machine cannot do it (no usable /dev/kvm, no GPU); the message says what would help
   130  stopped by SIGINT or SIGTERM before it was done; everything was given back";
@@ -70,6 +71,8 @@ enum Command {
     Audit(audit::Audit),
     #[command(subcommand)]
     Ptx(ptx::Ptx),
+    #[command(subcommand)]
+    Device(device::Device),
     Bench(bench::Bench),
     Tenants(operator::Tenants),
     Top(top::Top),
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Ptx(command) => command.run(),
+        Command::Device(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Tenants(command) => command.run(),
         Command::Top(command) => command.run(),
