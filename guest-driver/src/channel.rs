@@ -91,12 +91,13 @@ impl Channel {
         Ok(())
     }
 
-    pub(crate) fn arm<T: Transport>(&mut self, t: &T, on: bool) -> Result<(), Error> {
-        Ok(self.ring.arm(t.aperture(), on)?)
-    }
-
     pub(crate) fn pop<T: Transport>(&mut self, t: &T) -> Result<Option<Completion>, Error> {
         Ok(self.ring.pop(t.aperture())?)
+    }
+
+    /// Asks for an interrupt, or for none.
+    pub(crate) fn arm<T: Transport>(&mut self, t: &T, armed: bool) -> Result<(), Error> {
+        Ok(self.ring.arm(t.aperture(), armed)?)
     }
 
     /// Rings, then waits for the next completion: spins a while, then sleeps.

@@ -347,12 +347,18 @@ impl<'q, T: Transport> Queue<'q, T> {
         if let Err(e) = destroyed {
             return (self.slots, Err(e));
         }
+        (self.retire(), Ok(()))
+    }
+
+    /// Gives back what a queue holds on this side, once the device has stopped it: after its session
+    /// was closed, or the queue destroyed by its handle.
+    pub fn retire(self) -> &'q mut [Slot] {
         for slot in self.slots.iter() {
             if let State::Pending { area } = slot.state {
                 give_back(self.device.arena(), area);
             }
         }
         give_back(self.device.arena(), Some(self.area));
-        (self.slots, Ok(()))
+        self.slots
     }
 }

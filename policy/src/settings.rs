@@ -124,11 +124,15 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
             list.fixed("device.cuda.warm_workers", Value::Other(warm_workers.to_string()));
             list.fixed("device.cuda.cache", Value::Other(path(cache.as_deref())));
         }
-        Backend::Vfio(VfioOptions { function }) => {
+        Backend::Vfio(VfioOptions { function, unsafe_interrupts, ats }) => {
             list.fixed("device.vfio.function", Value::Other(function.to_string()));
+            let accepted = [(*unsafe_interrupts, "unsafe_interrupts"), (*ats, "ats")];
+            let accepted = accepted.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into());
+            list.fixed("device.vfio.accept", Value::Listed(accepted.collect()));
         }
     }
-    let AuditPolicy { path: file, fsync, rotate_bytes, keep, on_full, rate } = audit;
+    let AuditPolicy { path: file, fsync, rotate_bytes, rotate_after_ns, keep, on_full, rate } =
+        audit;
     list.fixed("audit.path", Value::Other(path(file.as_deref())));
     let fsync = match fsync {
         Fsync::Never => "never".into(),
@@ -137,6 +141,8 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
     };
     list.fixed("audit.fsync", Value::Other(fsync));
     list.fixed("audit.rotate", Value::Other(rotate_bytes.map_or("never".into(), size)));
+    let after = rotate_after_ns.map_or("never".into(), span);
+    list.fixed("audit.rotate_after", Value::Other(after));
     list.fixed("audit.keep", Value::Other(keep.to_string()));
     let on_full = match on_full {
         OnFull::Stop => "stop",

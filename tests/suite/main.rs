@@ -7,6 +7,7 @@ mod hostile;
 mod lock_file;
 mod operators;
 mod policy;
+mod rpc;
 mod vfio_user;
 
 use libtest_mimic::Arguments;
@@ -23,6 +24,7 @@ fn main() {
         lock_file::tests(),
         operators::tests(),
         policy::tests(),
+        rpc::tests(),
         vfio_user::tests(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

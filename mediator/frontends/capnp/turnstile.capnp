@@ -148,7 +148,9 @@ interface GpuBuffer {
 }
 
 interface GpuProgram {
-  kernel @0 (name :Text) -> (kernel :GpuKernel, parameterBytes :UInt32);
+  kernel @0 (entry :Text) -> (kernel :GpuKernel, parameterBytes :UInt32);
+  # The kernel with this entry point.
+
   close @1 () -> ();
 }
 

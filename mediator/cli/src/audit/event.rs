@@ -59,6 +59,12 @@ pub enum LogEvent {
         /// Name the file gets.
         to: String,
     },
+    /// The log's file was missing or empty when the daemon opened it, so the chain goes on after the
+    /// last full file. Whatever stood in the missing one is not in this log.
+    Resumed {
+        /// Name of the file that the chain goes on after.
+        after: String,
+    },
     /// Bytes before this line are not a record: the daemon or the machine died, or the disk was
     /// full, while they were written.
     Recovered {

@@ -1,6 +1,5 @@
 //! Every front end: who starts, serves and ends tenants, by how the policy attaches them.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use crate::state::StateDirectory;
 use crate::tenants::News;
 use crate::tenants::kvm::{VmError, VmTenants};
 use crate::tenants::process::{ProcessError, ProcessTenants};
-use crate::tenants::rpc::{RpcError, RpcTenants};
+use crate::tenants::rpc::{self, RpcError, RpcTenants};
 use crate::tenants::vfio_user::{self, VfioUserError, VfioUserTenants};
 use crate::tenants::workload::{self, WorkloadError};
 
@@ -127,16 +126,13 @@ fn check_tenant(policy: &TenantPolicy) -> Result<(), FrontEndError> {
 
 /// Tenants that are about to be served: what could fail before has been done.
 pub struct Prepared {
-    tenants: Vec<(Arc<TenantPolicy>, Door)>,
+    tenants: Vec<(Arc<TenantPolicy>, Sockets)>,
 }
 
-/// A tenant's way in, made before the tenant may use it.
-enum Door {
-    /// Its guest is started instead.
-    None,
-    VfioUser(vfio_user::Prepared),
-    /// Connections are taken already; they get no device before the policy is in force.
-    Rpc(RpcTenants),
+/// What a tenant's socket is, if it has one.
+struct Sockets {
+    vfio_user: Option<vfio_user::Prepared>,
+    rpc: Option<rpc::Prepared>,
 }
 
 /// Every front end of the daemon.
@@ -149,8 +145,7 @@ pub struct FrontEnds {
     /// From the first tenant on that needs it.
     processes: Option<ProcessTenants>,
     vfio_user: VfioUserTenants,
-    /// By tenant.
-    rpc: HashMap<String, RpcTenants>,
+    rpc: RpcTenants,
 }
 
 impl FrontEnds {
@@ -169,7 +164,8 @@ impl FrontEnds {
         let vfio_user = VfioUserTenants::start(r, a, n, state.clone())?;
         let (r, a, n) = parts();
         let vms = VmTenants::new(r, a, n);
-        let rpc = HashMap::new();
+        let (r, a, n) = parts();
+        let rpc = RpcTenants::new(r, a, n, state.clone());
         Ok(FrontEnds { runtime, audit, news, state, vms, processes: None, vfio_user, rpc })
     }
 
@@ -180,40 +176,28 @@ impl FrontEnds {
     /// When a tenant cannot be served.
     pub fn prepare(&self, tenants: &[Arc<TenantPolicy>]) -> Result<Prepared, FrontEndError> {
         check(tenants)?;
-        let prepare = |policy: &Arc<TenantPolicy>| Ok((policy.clone(), self.door(policy)?));
+        let prepare = |policy: &Arc<TenantPolicy>| {
+            let vfio_user = self.vfio_user.prepare(policy)?;
+            Ok((policy.clone(), Sockets { vfio_user, rpc: self.rpc.prepare(policy)? }))
+        };
         Ok(Prepared { tenants: tenants.iter().map(prepare).collect::<Result<_, FrontEndError>>()? })
-    }
-
-    fn door(&self, policy: &Arc<TenantPolicy>) -> Result<Door, FrontEndError> {
-        if let Attach::Rpc(rpc) = &policy.attach {
-            let (r, a, n) = (self.runtime.clone(), self.audit.clone(), self.news.clone());
-            let tenants = RpcTenants::start(std::slice::from_ref(policy), r, a, n)?;
-            if let Some(state) = &self.state {
-                let mut maps = rpc.socket.clone().into_os_string();
-                maps.push(".map");
-                state.note_socket(&rpc.socket);
-                state.note_socket(maps.as_ref());
-            }
-            return Ok(Door::Rpc(tenants));
-        }
-        Ok(self.vfio_user.prepare(policy)?.map_or(Door::None, Door::VfioUser))
     }
 
     /// Opens the new tenants' sockets and starts their guests. Those whose guest does not start are
     /// reported; the others are served.
     pub fn admit(&mut self, prepared: Prepared) -> Vec<(String, FrontEndError)> {
         let mut failed = Vec::new();
-        for (policy, door) in prepared.tenants {
-            match door {
-                Door::VfioUser(prepared) => self.vfio_user.open(prepared),
-                Door::Rpc(tenants) => {
-                    self.rpc.insert(policy.name.to_string(), tenants);
+        for (policy, sockets) in prepared.tenants {
+            let begun = match sockets {
+                Sockets { vfio_user: Some(socket), .. } => {
+                    self.vfio_user.open(socket);
+                    Ok(())
                 }
-                Door::None => {
-                    if let Err(error) = self.begin(&policy) {
-                        failed.push((policy.name.to_string(), error));
-                    }
-                }
+                Sockets { rpc: Some(sockets), .. } => self.rpc.open(sockets).map_err(Into::into),
+                _ => self.begin(&policy),
+            };
+            if let Err(error) = begun {
+                failed.push((policy.name.to_string(), error));
             }
         }
         failed
@@ -239,7 +223,7 @@ impl FrontEnds {
                 };
                 processes.spawn(policy, program, args).map_err(failed)
             }
-            // Refused by `check`, and served by their doors.
+            // Refused by `check`, and served by `open`.
             Attach::Process(_) | Attach::VfioUser(_) | Attach::Rpc(_) => Ok(()),
         }
     }
@@ -247,13 +231,14 @@ impl FrontEnds {
     /// Lets a tenant's new policy decide who may connect from now on.
     pub fn update(&self, policy: &Arc<TenantPolicy>) {
         self.vfio_user.update(policy);
+        self.rpc.update(policy);
     }
 
     /// Ends a tenant for good: its guest, process or connection, and its socket.
-    pub fn remove(&mut self, tenant: &str) {
+    pub fn remove(&self, tenant: &str) {
         self.kill_tenant(tenant);
         self.vfio_user.close(tenant);
-        self.rpc.remove(tenant);
+        self.rpc.close(tenant);
     }
 
     /// Ends a tenant's guest, process or connection. Its end comes as news.
@@ -261,7 +246,7 @@ impl FrontEnds {
         self.vms.kill_tenant(tenant);
         self.processes.iter().for_each(|processes| processes.kill_tenant(tenant));
         self.vfio_user.kill_tenant(tenant);
-        self.rpc.values().for_each(|rpc| rpc.kill_tenant(tenant));
+        self.rpc.kill_tenant(tenant);
     }
 
     /// Ends every tenant and waits until all are reclaimed.
@@ -270,7 +255,7 @@ impl FrontEnds {
         vms.kill();
         processes.iter().for_each(ProcessTenants::kill);
         vfio_user.stop();
-        rpc.into_values().for_each(RpcTenants::stop);
+        rpc.stop();
         vms.stop();
         drop(processes);
     }

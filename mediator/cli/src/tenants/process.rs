@@ -174,7 +174,7 @@ pub struct ProcessTenants {
 }
 
 /// Where the socket lies.
-enum Home {
+pub(super) enum Home {
     /// In the daemon's state directory, which also remembers the children.
     State(Arc<StateDirectory>, PathBuf),
     /// In a directory that goes with this.
@@ -182,7 +182,7 @@ enum Home {
 }
 
 impl Home {
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         match self {
             Home::State(_, path) => path.join("socket"),
             Home::Own(directory) => directory.path().join("socket"),
@@ -202,18 +202,7 @@ impl ProcessTenants {
         state: Option<Arc<StateDirectory>>,
     ) -> Result<ProcessTenants, ProcessError> {
         let doorman = Arc::new(Doorman::new(runtime, audit, news));
-        let (home, server) = match state {
-            Some(state) => {
-                let path = state.part("tenants").map_err(ProcessError::Directory)?;
-                let home = Home::State(state, path);
-                let server = server_at(home.socket(), doorman.clone())?;
-                (home, server)
-            }
-            None => {
-                let (directory, server) = private_server(doorman.clone())?;
-                (Home::Own(directory), server)
-            }
-        };
+        let (home, server) = private_server(doorman.clone(), state, "tenants")?;
         Ok(ProcessTenants { server, doorman, children: Vec::new(), home })
     }
 
@@ -357,27 +346,32 @@ impl Drop for ProcessTenants {
     }
 }
 
-/// A socket for children of this process, in a directory that only this user can enter.
+/// A socket for children of this process, in a directory that only this user can enter: a part of the
+/// daemon's state directory, if it has one.
 pub(super) fn private_server(
     doorman: Arc<Doorman>,
-) -> Result<(tempfile::TempDir, Server), ProcessError> {
-    let root = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_dir())
-        .unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::Builder::new()
-        .prefix("turnstile-")
-        .tempdir_in(root)
-        .map_err(ProcessError::Directory)?;
-    let server = server_at(directory.path().join("socket"), doorman)?;
-    Ok((directory, server))
-}
-
-fn server_at(socket: PathBuf, doorman: Arc<Doorman>) -> Result<Server, ProcessError> {
+    state: Option<Arc<StateDirectory>>,
+    part: &str,
+) -> Result<(Home, Server), ProcessError> {
+    let home = match state {
+        Some(state) => {
+            let path = state.part(part).map_err(ProcessError::Directory)?;
+            Home::State(state, path)
+        }
+        None => {
+            let root = std::env::var_os("XDG_RUNTIME_DIR")
+                .map(PathBuf::from)
+                .filter(|path| path.is_dir())
+                .unwrap_or_else(std::env::temp_dir);
+            let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
+            Home::Own(directory.map_err(ProcessError::Directory)?)
+        }
+    };
     let failed = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
-    let listener = Listener::bind(&Address::Path(socket), 0o600).map_err(|e| failed(&e))?;
+    let listener = Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| failed(&e))?;
     let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
-    Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))
+    let server = Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))?;
+    Ok((home, server))
 }
 
 fn command_name(program: &Program) -> String {

@@ -10,11 +10,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal};
 use turnstile_capnp::{Client, Limits, refusal};
@@ -24,9 +23,10 @@ use turnstile_vfio_user::Listener;
 use turnstile_vfio_user::listener::ListenError;
 
 use super::News;
-use super::process::{Doorman, Guest, ProcessError, pid_of, private_server};
+use super::process::{Doorman, Guest, Home, ProcessError, pid_of, private_server};
 use crate::audit::{AuditHandle, TenantEvent};
 use crate::runtime::Handle;
+use crate::state::StateDirectory;
 
 /// How fast a tenant's clients may come. Each is a new process.
 const ARRIVALS: Rate = Rate { per_second: 10, burst: 20 };
@@ -55,75 +55,146 @@ pub enum RpcError {
 }
 
 /// The sockets of all tenants that attach over RPC.
-pub struct RpcTenants(Option<Running>);
-
-struct Running {
-    thread: Option<JoinHandle<()>>,
-    stopping: Arc<AtomicBool>,
-    wake: Arc<OwnedFd>,
-    server: Server,
-    /// Goes last: nobody serves a socket whose directory is gone.
-    _directory: tempfile::TempDir,
+pub struct RpcTenants {
+    runtime: Handle,
+    audit: AuditHandle,
+    news: Sender<News>,
+    state: Option<Arc<StateDirectory>>,
+    /// From the first tenant on.
+    running: Option<Running>,
 }
 
+struct Running {
+    orders: Sender<Order>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    server: Server,
+    /// Goes last: nobody serves a socket whose directory is gone.
+    _home: Home,
+}
+
+/// What the porter is told.
+enum Order {
+    Open(Box<Door>),
+    Update(Arc<TenantPolicy>),
+    /// Ends the client; with `close`, for good. Answered when it is done.
+    End {
+        tenant: String,
+        close: bool,
+        done: Sender<()>,
+    },
+    Stop,
+}
+
+/// A tenant's sockets, bound and not served yet.
+pub struct Prepared(Box<Door>);
+
 impl RpcTenants {
-    /// Opens the sockets of every tenant that attaches over RPC and serves whoever connects and may.
-    /// Other tenants are none of its business.
-    ///
-    /// # Errors
-    /// When a socket cannot be opened, or threads or descriptors run out. No socket is left then.
-    pub fn start(
-        tenants: &[Arc<TenantPolicy>],
+    /// Serves nobody yet. Sockets are written down in the daemon's state directory, if it has one.
+    #[must_use]
+    pub fn new(
         runtime: Handle,
         audit: AuditHandle,
         news: Sender<News>,
-    ) -> Result<RpcTenants, RpcError> {
-        let mut doors = Vec::new();
-        for policy in tenants {
-            if let Attach::Rpc(rpc) = &policy.attach {
-                doors.push(Door::open(policy, rpc)?);
+        state: Option<Arc<StateDirectory>>,
+    ) -> RpcTenants {
+        RpcTenants { runtime, audit, news, state, running: None }
+    }
+
+    /// Binds a tenant's sockets; `None` if it does not attach over RPC. Dropping what comes back
+    /// removes them again.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound.
+    pub fn prepare(&self, policy: &Arc<TenantPolicy>) -> Result<Option<Prepared>, RpcError> {
+        let Attach::Rpc(rpc) = &policy.attach else { return Ok(None) };
+        let door = Door::open(policy, rpc)?;
+        if let Some(state) = &self.state {
+            state.note_socket(door.listener.path());
+            state.note_socket(door.maps.path());
+        }
+        Ok(Some(Prepared(Box::new(door))))
+    }
+
+    /// Serves whoever connects to a tenant's sockets and may.
+    ///
+    /// # Errors
+    /// When threads or descriptors run out.
+    pub fn open(&mut self, prepared: Prepared) -> Result<(), RpcError> {
+        let running = match &mut self.running {
+            Some(running) => running,
+            none => {
+                let (r, a, n) = (self.runtime.clone(), self.audit.clone(), self.news.clone());
+                none.insert(Running::start(Arc::new(Doorman::new(r, a, n)), self.state.clone())?)
             }
+        };
+        running.tell(Order::Open(prepared.0));
+        Ok(())
+    }
+
+    /// Lets in whom a tenant's new policy names from now on.
+    pub fn update(&self, policy: &Arc<TenantPolicy>) {
+        if let (Attach::Rpc(_), Some(running)) = (&policy.attach, &self.running) {
+            running.tell(Order::Update(policy.clone()));
         }
-        if doors.is_empty() {
-            return Ok(RpcTenants(None));
-        }
-        let doorman = Arc::new(Doorman::new(runtime, audit, news));
-        let (directory, server) = private_server(doorman.clone())?;
+    }
+
+    /// Ends a tenant's client and closes its sockets.
+    pub fn close(&self, tenant: &str) {
+        self.end(tenant, true);
+    }
+
+    /// Ends a tenant's client, if it has one; it may come back.
+    pub fn kill_tenant(&self, tenant: &str) {
+        self.end(tenant, false);
+    }
+
+    fn end(&self, tenant: &str, close: bool) {
+        let Some(running) = &self.running else { return };
+        let (done, answer) = bounded(1);
+        running.tell(Order::End { tenant: tenant.to_owned(), close, done });
+        let _ = answer.recv_timeout(PATIENCE);
+    }
+
+    /// Ends every client, waits until everything is reclaimed, and closes the sockets.
+    pub fn stop(self) {
+        let RpcTenants { running, .. } = self;
+        drop(running);
+    }
+}
+
+impl Running {
+    fn start(
+        doorman: Arc<Doorman>,
+        state: Option<Arc<StateDirectory>>,
+    ) -> Result<Running, RpcError> {
+        let (home, server) = private_server(doorman.clone(), state, "rpc")?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(std::io::Error::from)?);
-        let stopping = Arc::<AtomicBool>::default();
+        // A handful an operator's command; never waited for by the porter.
+        let (orders, inbox) = unbounded();
         let porter = Porter {
-            doors,
+            doors: Vec::new(),
             doorman,
-            socket: directory.path().join("socket"),
-            stopping: stopping.clone(),
+            socket: home.socket(),
+            inbox,
             wake: wake.clone(),
             start: Instant::now(),
         };
         let thread =
             std::thread::Builder::new().name("rpc-accept".into()).spawn(move || porter.run())?;
-        let thread = Some(thread);
-        Ok(RpcTenants(Some(Running { thread, stopping, wake, server, _directory: directory })))
+        Ok(Running { orders, wake, thread: Some(thread), server, _home: home })
     }
 
-    /// Ends a tenant's client, if it has one; others may come.
-    pub fn kill_tenant(&self, tenant: &str) {
-        if let RpcTenants(Some(running)) = self {
-            running.server.disconnect(tenant);
-        }
-    }
-
-    /// Ends every client, waits until everything is reclaimed, and closes the sockets.
-    pub fn stop(self) {
-        let RpcTenants(running) = self;
-        drop(running);
+    fn tell(&self, order: Order) {
+        let _ = self.orders.send(order);
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        self.tell(Order::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -187,14 +258,14 @@ struct Porter {
     doors: Vec<Door>,
     doorman: Arc<Doorman>,
     socket: PathBuf,
-    stopping: Arc<AtomicBool>,
+    inbox: Receiver<Order>,
     wake: Arc<OwnedFd>,
     start: Instant,
 }
 
 impl Porter {
     fn run(mut self) {
-        while !self.stopping.load(Ordering::Acquire) {
+        while self.obey() {
             let (knocks, ends) = self.wait();
             for (at, ended) in ends.into_iter().enumerate() {
                 if ended {
@@ -208,11 +279,44 @@ impl Porter {
                 }
             }
         }
-        for at in 0..self.doors.len() {
-            if let Some(client) = &self.doors[at].client {
-                let _ = pidfd_send_signal(&client.pidfd, Signal::KILL);
-                self.ended(at);
+        (0..self.doors.len()).for_each(|at| self.kill(at));
+    }
+
+    /// Carries out what was ordered; `false`: it is over.
+    fn obey(&mut self) -> bool {
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Ok(order) = self.inbox.try_recv() {
+            let find = |doors: &[Door], name: &str| doors.iter().position(|d| &*d.name == name);
+            match order {
+                Order::Open(door) => self.doors.push(*door),
+                Order::Update(policy) => {
+                    if let Some(at) = find(&self.doors, &policy.name)
+                        && let Attach::Rpc(Rpc { users, .. }) = &policy.attach
+                    {
+                        self.doors[at].users.clone_from(users);
+                        self.doors[at].policy = policy;
+                    }
+                }
+                Order::End { tenant, close, done } => {
+                    if let Some(at) = find(&self.doors, &tenant) {
+                        self.kill(at);
+                        if close {
+                            self.doors.remove(at);
+                        }
+                    }
+                    let _ = done.send(());
+                }
+                Order::Stop => return false,
             }
+        }
+        true
+    }
+
+    /// Ends a client's process, if there is one, and waits for its end.
+    fn kill(&mut self, at: usize) {
+        if let Some(client) = &self.doors[at].client {
+            let _ = pidfd_send_signal(&client.pidfd, Signal::KILL);
+            self.ended(at);
         }
     }
 

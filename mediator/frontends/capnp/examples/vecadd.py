@@ -55,7 +55,7 @@ async def run(path):
 
     with open(PTX, "rb") as file:
         program = session.loadProgram(image=file.read(), format="ptx").program
-    kernel = (await program.kernel(name="vecadd")).kernel
+    kernel = (await program.kernel(entry="vecadd")).kernel
     fence = (await session.createFence()).fence
     await session.launchKernel(
         kernel=kernel,

@@ -33,7 +33,7 @@ async fn run(socket: PathBuf) -> anyhow::Result<()> {
     load.get().set_format(ProgramFormat::Ptx);
     let program = load.send().pipeline.get_program();
     let mut find = program.kernel_request();
-    find.get().set_name("vecadd");
+    find.get().set_entry("vecadd");
     let kernel = find.send().pipeline.get_kernel();
     let fence = session.create_fence_request().send().pipeline.get_fence();
 

@@ -52,7 +52,7 @@ impl gpu_program::Server for ProgramServer {
         mut results: gpu_program::KernelResults,
     ) -> Result<(), Error> {
         self.session.check()?;
-        let name = params.get()?.get_name()?.to_str().map_err(malformed)?;
+        let name = params.get()?.get_entry()?.to_str().map_err(malformed)?;
         let program = self.program.borrow();
         let program = program.as_ref().ok_or_else(|| closed("program"))?;
         let function = program.function(name).map_err(|e| failure(&e))?;

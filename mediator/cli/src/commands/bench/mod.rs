@@ -3,6 +3,7 @@
 
 mod control;
 mod core;
+pub(super) mod cuda;
 mod process;
 mod trap;
 
@@ -19,6 +20,9 @@ use super::table::{count, say, say_json, table};
 /// for figures that mean something.
 #[derive(Args)]
 pub(super) struct Bench {
+    /// What to measure: the mediator on this machine's processors, or an NVIDIA GPU through it and without it
+    #[arg(long, value_enum, default_value = "emulated")]
+    backend: Backend,
     /// Only groups whose name contains this: command, trap, process, control
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -28,6 +32,13 @@ pub(super) struct Bench {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    Emulated,
+    Cuda,
 }
 
 /// One measured figure.
@@ -114,7 +125,11 @@ fn number(value: f64) -> String {
 impl Bench {
     pub(super) fn run(self) -> Result<(), Failure> {
         let wanted = |name: &str| self.only.as_deref().is_none_or(|only| name.contains(only));
-        let groups: Vec<Group> = GROUPS.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let all = match self.backend {
+            Backend::Emulated => &GROUPS[..],
+            Backend::Cuda => &[("cuda", cuda::measure as fn(u32) -> _)],
+        };
+        let groups: Vec<Group> = all.iter().copied().filter(|(name, _)| wanted(name)).collect();
         if groups.is_empty() {
             let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
             return Err(Failure::input(
