@@ -43,7 +43,7 @@ pub(super) async fn show(
         description = "The policy document"),
     responses((status = 200, body = Check)))]
 pub(super) async fn check(body: Result<String, StringRejection>) -> Result<Json<Check>, Problem> {
-    let text = text(body)?;
+    let text = body.map_err(no_text)?;
     let parsed = aside(move || turnstile_policy::Policy::parse(&text)).await?;
     let mistakes = parsed.err().map_or(Vec::new(), |errors| answers::mistakes(&errors));
     Ok(Json(Check { ok: mistakes.is_empty(), mistakes }))
@@ -71,22 +71,20 @@ pub(super) async fn put(
     Query(how): Query<How>,
     body: Result<String, StringRejection>,
 ) -> Result<Json<ReloadAnswer>, Problem> {
-    let text = text(body)?;
+    let text = body.map_err(no_text)?;
     let reloaded = aside(move || daemon.reload(by, &text, how.dry_run)).await??;
     Ok(Json(reloaded.into()))
 }
 
-fn text(body: Result<String, StringRejection>) -> Result<String, Problem> {
-    body.map_err(|rejection| {
-        let (status, why) = (rejection.status(), rejection.body_text());
-        match status {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-                status,
-                "too-large",
-                "the policy is too large",
-                format!("send at most {} bytes", super::MAX_BODY),
-            ),
-            _ => Problem::new(status, "no-text", why, "send the policy as UTF-8 text"),
-        }
-    })
+fn no_text(rejection: StringRejection) -> Problem {
+    let (status, why) = (rejection.status(), rejection.body_text());
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            status,
+            "too-large",
+            "the policy is too large",
+            format!("send at most {} bytes", super::MAX_BODY),
+        ),
+        _ => Problem::new(status, "no-text", why, "send the policy as UTF-8 text"),
+    }
 }
