@@ -95,6 +95,11 @@ impl Channel {
         Ok(self.ring.pop(t.aperture())?)
     }
 
+    /// Asks for an interrupt, or for none.
+    pub(crate) fn arm<T: Transport>(&mut self, t: &T, armed: bool) -> Result<(), Error> {
+        Ok(self.ring.arm(t.aperture(), armed)?)
+    }
+
     /// Rings, then waits for the next completion: spins a while, then sleeps.
     pub(crate) fn wait<T: Transport>(
         &mut self,

@@ -19,7 +19,7 @@ use crate::policy::{
 };
 use crate::rate::Rate;
 use crate::tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 impl Policy {
@@ -79,10 +79,17 @@ fn device(reader: &mut Reader<'_>, device: &At<records::Device>) -> DevicePolicy
             cache: device.cuda.cache.as_ref().map(|path| path.0.clone()),
         }),
         records::Backend::Vfio => Backend::Vfio(match &device.vfio {
-            Some(vfio) => VfioOptions { function: vfio.function.0.clone() },
+            Some(vfio) => {
+                let accepts = |danger| vfio.accept.as_ref().is_some_and(|set| set.has(&danger));
+                VfioOptions {
+                    function: vfio.function.0.clone(),
+                    unsafe_interrupts: accepts(records::Danger::UnsafeInterrupts),
+                    ats: accepts(records::Danger::Ats),
+                }
+            }
             None => {
                 reader.error(device.at, Problem::NoFunction);
-                VfioOptions { function: "".into() }
+                VfioOptions { function: "".into(), unsafe_interrupts: false, ats: false }
             }
         }),
     };
@@ -98,6 +105,9 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
     if let (Some(rotate), None) = (&audit.rotate, &audit.path) {
         reader.error(rotate.at, Problem::NoAuditPath { field: "rotate" });
     }
+    if let (Some(rotate), None) = (&audit.rotate_after, &audit.path) {
+        reader.error(rotate.at, Problem::NoAuditPath { field: "rotate_after" });
+    }
     AuditPolicy {
         path: audit.path.as_ref().map(|path| path.0.clone()),
         fsync: match audit.fsync.value {
@@ -106,6 +116,7 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
             records::Fsync::Every(ns) => Fsync::EveryNs(ns),
         },
         rotate_bytes: audit.rotate.as_ref().map(|bytes| bytes.0),
+        rotate_after_ns: audit.rotate_after.as_ref().map(|age| age.0),
         keep: audit.keep.get32(),
         on_full: match audit.on_full.value {
             records::OnFull::Stop => OnFull::Stop,
@@ -168,6 +179,7 @@ fn socket(tenant: &records::Tenant) -> Option<(&Path, NodeId)> {
         attach::Attach::MicroVm(_) => None,
         attach::Attach::Process(process) => process.socket.as_ref(),
         attach::Attach::VfioUser(vm) => Some(&vm.socket),
+        attach::Attach::Rpc(rpc) => Some(&rpc.socket),
     };
     socket.map(|socket| (socket.0.as_path(), socket.at))
 }
@@ -266,6 +278,12 @@ fn attach(reader: &mut Reader<'_>, at: &At<attach::Attach>) -> Attach {
             mode: vm.mode.0,
             group: vm.group.as_ref().map(|group| group.get32()),
             users: ids(vm.users.as_ref()),
+        }),
+        attach::Attach::Rpc(rpc) => Attach::Rpc(Rpc {
+            socket: rpc.socket.0.clone(),
+            mode: rpc.mode.0,
+            group: rpc.group.as_ref().map(|group| group.get32()),
+            users: ids(rpc.users.as_ref()),
         }),
     }
 }

@@ -121,6 +121,10 @@ pub enum Mps {
 pub struct VfioOptions {
     /// PCI address of the function, `domain:bus:device.function` in hexadecimal.
     pub function: Box<str>,
+    /// Whether interrupts that the IOMMU does not remap are accepted.
+    pub unsafe_interrupts: bool,
+    /// Whether translation by the device itself is accepted.
+    pub ats: bool,
 }
 
 /// The audit log.
@@ -132,6 +136,8 @@ pub struct AuditPolicy {
     pub fsync: Fsync,
     /// Size in bytes at which a new file is begun; `None`: never.
     pub rotate_bytes: Option<u64>,
+    /// Age in nanoseconds at which a new file is begun; `None`: never.
+    pub rotate_after_ns: Option<u64>,
     /// Full files kept.
     pub keep: u32,
     /// What happens when it cannot be written.

@@ -6,10 +6,13 @@
 
 pub mod bare;
 pub mod command;
+pub mod daemon;
 pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;
+pub mod rpc;
+pub mod serve;
 pub mod workspace;
 
 use libtest_mimic::{Completion, Failed, Trial};

@@ -5,7 +5,9 @@ mod deaths;
 mod guests;
 mod hostile;
 mod lock_file;
+mod operators;
 mod policy;
+mod rpc;
 mod vfio_user;
 
 use libtest_mimic::Arguments;
@@ -20,7 +22,9 @@ fn main() {
         guests::tests(),
         hostile::tests(),
         lock_file::tests(),
+        operators::tests(),
         policy::tests(),
+        rpc::tests(),
         vfio_user::tests(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

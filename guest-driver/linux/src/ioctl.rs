@@ -106,8 +106,9 @@ pub fn region(device: &File, index: u32) -> io::Result<Region> {
 /// Most vectors of [`wire`].
 pub const MAX_VECTORS: usize = 16;
 
-/// Sends the vectors from 0 on to these eventfds; none: turns MSI-X off (`VFIO_DEVICE_SET_IRQS`).
-pub fn wire(device: &File, eventfds: &[OwnedFd]) -> io::Result<()> {
+/// Sends the vectors of a kind of interrupts, such as [`MSIX`], to these eventfds, from vector 0 on;
+/// none: turns them off (`VFIO_DEVICE_SET_IRQS`).
+pub fn wire(device: &File, index: u32, eventfds: &[OwnedFd]) -> io::Result<()> {
     #[repr(C)]
     struct Set {
         argsz: u32,
@@ -123,8 +124,7 @@ pub fn wire(device: &File, eventfds: &[OwnedFd]) -> io::Result<()> {
     // Action: trigger (bit 5). Data: eventfds (bit 2), or nothing (bit 0) for turning off.
     let flags = 1 << 5 | if eventfds.is_empty() { 1 } else { 4 };
     let count = eventfds.len() as u32;
-    let mut set =
-        Set { argsz: 20 + count * 4, flags, index: MSIX, start: 0, count, data: [-1; 16] };
+    let mut set = Set { argsz: 20 + count * 4, flags, index, start: 0, count, data: [-1; 16] };
     set.data.iter_mut().zip(eventfds).for_each(|(slot, fd)| *slot = fd.as_raw_fd());
     // SAFETY: the kernel reads as many bytes as `argsz` says, at most the structure's.
     result(unsafe { libc::ioctl(device.as_raw_fd(), request(10), &raw const set) }).map(drop)
@@ -136,12 +136,23 @@ pub fn reset(device: &File) -> io::Result<()> {
     result(unsafe { libc::ioctl(device.as_raw_fd(), request(11)) }).map(drop)
 }
 
-/// Lets the function reach memory of this process (`VFIO_IOMMU_MAP_DMA`).
+/// The function may read memory (`VFIO_DMA_MAP_FLAG_READ`).
+pub const DMA_READ: u32 = 1;
+/// The function may write memory (`VFIO_DMA_MAP_FLAG_WRITE`).
+pub const DMA_WRITE: u32 = 2;
+
+/// Lets the function reach memory of this process (`VFIO_IOMMU_MAP_DMA`), as `access` says.
 ///
 /// # Safety
 /// `[address, address + bytes)` stays mapped, and no Rust reference into it exists, until it is
 /// unmapped here or the container is closed: the device reads and writes it whenever it likes.
-pub unsafe fn map_dma(container: &File, iova: u64, address: u64, bytes: u64) -> io::Result<()> {
+pub unsafe fn map_dma(
+    container: &impl AsRawFd,
+    iova: u64,
+    address: u64,
+    bytes: u64,
+    access: u32,
+) -> io::Result<()> {
     #[repr(C)]
     struct Map {
         argsz: u32,
@@ -151,14 +162,13 @@ pub unsafe fn map_dma(container: &File, iova: u64, address: u64, bytes: u64) -> 
         size: u64,
     }
     let argsz = size_of::<Map>() as u32;
-    // Flags: readable and writable for the device.
-    let map = Map { argsz, flags: 3, vaddr: address, iova, size: bytes };
+    let map = Map { argsz, flags: access, vaddr: address, iova, size: bytes };
     // SAFETY: the kernel reads one structure; what it is about is the caller's promise.
     result(unsafe { libc::ioctl(container.as_raw_fd(), request(13), &raw const map) }).map(drop)
 }
 
 /// Takes memory away from the function again (`VFIO_IOMMU_UNMAP_DMA`).
-pub fn unmap_dma(container: &File, iova: u64, bytes: u64) -> io::Result<()> {
+pub fn unmap_dma(container: &impl AsRawFd, iova: u64, bytes: u64) -> io::Result<()> {
     #[repr(C)]
     struct Unmap {
         argsz: u32,

@@ -23,8 +23,10 @@ const PAGES_IOVA: u64 = 0x1000_0000;
 const PAGES_BYTES: u64 = 1 << 20;
 /// Configuration space among VFIO's regions.
 const CONFIG: u32 = 7;
-/// Command register: memory decoding and bus mastering.
-const COMMAND: (u64, u16) = (4, 1 << 1 | 1 << 2);
+/// The command register, and two of its bits: memory decoding and bus mastering.
+const COMMAND: u64 = 4;
+const MEMORY: u16 = 1 << 1;
+const MASTER: u16 = 1 << 2;
 
 /// The way to a device through VFIO.
 #[derive(Debug)]
@@ -35,12 +37,19 @@ pub struct VfioTransport {
     aperture: MappedMemory,
     vectors: Vec<OwnedFd>,
     device: File,
-    _group: File,
-    container: File,
+    /// What was opened to get at the function; `None`: somebody else did, and maps memory.
+    way: Option<Way>,
     pages: Option<MappedMemory>,
     /// Waits that an interrupt ended.
     interrupts: AtomicU64,
     start: Instant,
+}
+
+/// The files through which a function was opened.
+#[derive(Debug)]
+struct Way {
+    _group: File,
+    container: File,
 }
 
 fn open(path: &str) -> Result<File, OpenError> {
@@ -49,6 +58,15 @@ fn open(path: &str) -> Result<File, OpenError> {
         path,
         "load vfio-pci and check the permissions",
     ))
+}
+
+/// Sets and clears bits of the command register.
+fn command(device: &File, set: u16, clear: u16) -> std::io::Result<()> {
+    let at = ioctl::region(device, CONFIG)?.offset + COMMAND;
+    let mut word = [0; 2];
+    device.read_exact_at(&mut word, at)?;
+    let word = (u16::from_le_bytes(word) | set) & !clear;
+    device.write_all_at(&word.to_le_bytes(), at)
 }
 
 impl VfioTransport {
@@ -81,21 +99,29 @@ impl VfioTransport {
         let device = ioctl::device(&group, &function.address)
             .map_err(step("open the function of", "see dmesg"))?;
 
-        let command = ioctl::region(&device, CONFIG)
-            .and_then(|config| {
-                let (at, bits) = COMMAND;
-                let mut word = [0; 2];
-                device.read_exact_at(&mut word, config.offset + at)?;
-                let word = u16::from_le_bytes(word) | bits;
-                device.write_all_at(&word.to_le_bytes(), config.offset + at)
-            })
-            .map_err(step("switch on the function of", "see dmesg"));
-        command?;
+        let mut transport = VfioTransport::over(device, &function.address)?;
+        transport.way = Some(Way { _group: group, container });
+        if has_iommu {
+            transport.add_pages().map_err(step("map memory for DMA in", "raise ulimit -l"))?;
+        }
+        Ok(transport)
+    }
+
+    /// Over a function that somebody else opened, and lets reach memory as they see fit. It is reset,
+    /// its BARs are mapped, its interrupts wired; last, it becomes a bus master.
+    ///
+    /// # Errors
+    /// When VFIO says no, or the BARs are not those of a Turnstile device.
+    pub fn over(device: File, address: &str) -> Result<VfioTransport, OpenError> {
+        let step = |what, fix| OpenError::file(what, address, fix);
+        // Not every function can be reset; a Turnstile device has a reset of its own.
+        let _ = ioctl::reset(&device);
+        command(&device, MEMORY, 0).map_err(step("switch on the BARs of", "see dmesg"))?;
         let bar = |index: u8, least: u64| {
             let region = ioctl::region(&device, index.into())
                 .map_err(step("ask for the BARs of", "see dmesg"))?;
             if region.bytes < least || !region.mappable {
-                let (function, bytes) = (function.address.clone(), region.bytes);
+                let (function, bytes) = (address.to_owned(), region.bytes);
                 return Err(OpenError::Bar { function, bar: index, bytes });
             }
             Ok(region)
@@ -111,29 +137,30 @@ impl VfioTransport {
             .collect::<Result<_, _>>()
             .map_err(std::io::Error::from)
             .map_err(step("make eventfds for", "raise ulimit -n"))?;
-        ioctl::wire(&device, &vectors).map_err(step("wire the interrupts of", "see dmesg"))?;
-        let mut transport = VfioTransport {
+        ioctl::wire(&device, ioctl::MSIX, &vectors)
+            .map_err(step("wire the interrupts of", "see dmesg"))?;
+        command(&device, MASTER, 0).map_err(step("make a bus master of", "see dmesg"))?;
+        let interrupts = AtomicU64::new(0);
+        let start = Instant::now();
+        Ok(VfioTransport {
             registers,
             aperture,
             vectors,
             device,
-            _group: group,
-            container,
+            way: None,
             pages: None,
-            interrupts: AtomicU64::new(0),
-            start: Instant::now(),
-        };
-        if has_iommu {
-            transport.add_pages().map_err(step("map memory for DMA in", "raise ulimit -l"))?;
-        }
-        Ok(transport)
+            interrupts,
+            start,
+        })
     }
 
     fn add_pages(&mut self) -> std::io::Result<()> {
+        let Some(Way { container, .. }) = &self.way else { return Ok(()) };
         let pages = MappedMemory::anonymous(PAGES_BYTES)?;
+        let access = ioctl::DMA_READ | ioctl::DMA_WRITE;
         // SAFETY: the memory is dropped after the container (see the fields' order), and `Memory`
         // lends no references into it.
-        unsafe { ioctl::map_dma(&self.container, PAGES_IOVA, pages.address(), PAGES_BYTES)? };
+        unsafe { ioctl::map_dma(container, PAGES_IOVA, pages.address(), PAGES_BYTES, access)? };
         self.pages = Some(pages);
         Ok(())
     }
@@ -142,6 +169,12 @@ impl VfioTransport {
     #[must_use]
     pub fn registers(&self) -> &Registers {
         self.registers.get()
+    }
+
+    /// The eventfd of an interrupt vector, to wait for it among other things.
+    #[must_use]
+    pub fn vector(&self, vector: u16) -> Option<&OwnedFd> {
+        self.vectors.get(usize::from(vector))
     }
 
     /// Waits that an interrupt ended so far.
@@ -160,10 +193,11 @@ impl VfioTransport {
 impl Drop for VfioTransport {
     fn drop(&mut self) {
         // Before the memory goes, nothing may reach it any more; closing would do as much.
-        let _ = ioctl::wire(&self.device, &[]);
+        let _ = command(&self.device, 0, MASTER);
+        let _ = ioctl::wire(&self.device, ioctl::MSIX, &[]);
         let _ = ioctl::reset(&self.device);
-        if self.pages.is_some() {
-            let _ = ioctl::unmap_dma(&self.container, PAGES_IOVA, PAGES_BYTES);
+        if let (Some(way), Some(_)) = (&self.way, &self.pages) {
+            let _ = ioctl::unmap_dma(&way.container, PAGES_IOVA, PAGES_BYTES);
         }
     }
 }

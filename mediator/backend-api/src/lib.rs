@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod mailbox;
 pub mod memory;
 pub mod op;
 
 pub use backend::{Backend, BackendEvent, Description, Done, Fault, Outcome, Ticket};
+pub use mailbox::Mailbox;
 pub use memory::{MemoryError, MemoryId, Piece, SharedRegion};
 pub use op::{
-    BackendOp, BufferId, Code, FunctionId, Home, Place, ProgramId, QueueId, RegionId, SpaceId,
+    BackendOp, BufferId, Code, FunctionId, Home, Isolation, Place, ProgramId, QueueId, RegionId,
+    SpaceId,
 };

@@ -314,6 +314,10 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             if offset > size {
                 return Err(Refusal::new(Status::OutOfRange, size));
             }
+            if address == 0 {
+                // The backend's kernels do not reach this buffer; copies do.
+                return Err(Status::Unsupported.into());
+            }
             let at = at as usize;
             let slot = params.get_mut(at..at.saturating_add(8)).filter(|_| at.is_multiple_of(8));
             slot.ok_or(bad)?.copy_from_slice(&(address + offset).to_le_bytes());

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::allow::Grants;
 use super::attach::Attach;
-use super::decode::{At, Decode, Reader, choice, quoted, record, words};
+use super::decode::{At, Decode, Reader, Set, choice, quoted, record, words};
 use super::problem::Problem;
 use super::quantity::{Count, Size, Span};
 use super::text::{FilePath, Name, PciAddress, Text};
@@ -119,6 +119,19 @@ record! {
     struct Vfio("an object", "{ \"function\": \"0000:65:00.0\" }") {
         /// PCI address of the function.
         required function: PciAddress;
+        /// Dangers that are accepted where the hardware leaves no choice. Without it, none: the function
+        /// is refused.
+        optional accept: Set<Danger>;
+    }
+}
+
+words! {
+    /// A danger of giving a device away.
+    enum Danger("a danger", "\"unsafe_interrupts\"") {
+        /// Interrupts that the IOMMU does not remap: the device can raise any interrupt of the host.
+        UnsafeInterrupts = "unsafe_interrupts",
+        /// Addresses that the device says it has translated (ATS) pass the IOMMU unchecked.
+        Ats = "ats",
     }
 }
 
@@ -147,6 +160,9 @@ record! {
         default fsync: Fsync = Fsync::Every(SECOND);
         /// Size at which a new file is begun. Without it, never.
         optional rotate: Size<{ 64 * KIB }, { MOST }>;
+        /// Age at which a new file is begun, with the next line, though it is not full. Without it,
+        /// never.
+        optional rotate_after: Span<{ 60 * SECOND }, { 366 * 24 * HOUR }>;
         /// Full files kept.
         default keep: Count<1, 1000> = Count(8);
         /// What happens when the log cannot be written, as on a full disk.
@@ -215,7 +231,7 @@ record! {
         /// power of two. 16MiB, unless `defaults` says otherwise.
         optional aperture: Aperture;
         /// Whether a reset of its device brings it back after its backend was lost. `true`, unless
-        /// `defaults` says otherwise. Revocation is final either way.
+        /// `defaults` says otherwise. A revocation stands either way.
         optional recover: bool;
     }
 }

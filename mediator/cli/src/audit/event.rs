@@ -59,6 +59,12 @@ pub enum LogEvent {
         /// Name the file gets.
         to: String,
     },
+    /// The log's file was missing or empty when the daemon opened it, so the chain goes on after the
+    /// last full file. Whatever stood in the missing one is not in this log.
+    Resumed {
+        /// Name of the file that the chain goes on after.
+        after: String,
+    },
     /// Bytes before this line are not a record: the daemon or the machine died, or the disk was
     /// full, while they were written.
     Recovered {
@@ -95,7 +101,7 @@ pub enum LogEvent {
 pub enum TenantEvent {
     /// Its guest or process was started.
     Started {
-        /// `microvm`, `process` or `vfio-user`.
+        /// `microvm`, `process`, `vfio-user` or `rpc`.
         frontend: String,
     },
     /// Its guest or process ended.
@@ -105,7 +111,7 @@ pub enum TenantEvent {
         /// Whether its own check passed.
         passed: bool,
     },
-    /// Its VMM, which somebody else runs, is not connected any more.
+    /// Its VMM or client, which somebody else runs, is not connected any more.
     Left {
         /// How.
         how: String,

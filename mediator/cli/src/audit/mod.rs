@@ -17,6 +17,7 @@ mod chain;
 mod device_event;
 mod event;
 mod file;
+pub mod ocsf;
 mod sender;
 mod tap;
 #[cfg(test)]

@@ -7,12 +7,15 @@ use clap::{Parser, Subcommand};
 
 mod audit;
 mod bench;
+mod device;
 mod failure;
 mod machine;
 mod manual;
 mod operator;
 mod policy;
 mod ptx;
+mod rig;
+mod rpc_client;
 mod run;
 mod serve;
 mod table;
@@ -27,7 +30,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    it worked, and everything checked is as it should be
   1    it ran and something is not as it should be: a tenant's own check failed, a log is broken,
-       a program or a policy was refused
+       a program, a policy or a device was refused
   2    the command line is wrong, or a file cannot be read or written
   3    this machine cannot do it (no usable /dev/kvm, no GPU); the message says what would help
   130  stopped by SIGINT or SIGTERM before it was done; everything was given back";
@@ -68,6 +71,8 @@ enum Command {
     Audit(audit::Audit),
     #[command(subcommand)]
     Ptx(ptx::Ptx),
+    #[command(subcommand)]
+    Device(device::Device),
     Bench(bench::Bench),
     Tenants(operator::Tenants),
     Top(top::Top),
@@ -82,6 +87,42 @@ enum Command {
     Man(manual::Man),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
+    #[command(hide = true)]
+    RpcClient(rpc_client::RpcClient),
+    CudaWorker(CudaWorker),
+    #[command(hide = true)]
+    CudaNative(CudaNative),
+}
+
+/// Serve one session on an NVIDIA GPU, for the daemon on standard input
+#[derive(clap::Args)]
+struct CudaWorker {
+    /// Ordinal of the GPU
+    device: u32,
+}
+
+/// Measure the GPU without a mediator, for `turnstile bench --backend cuda`
+#[derive(clap::Args)]
+struct CudaNative {
+    /// Ordinal of the GPU
+    device: u32,
+    /// loop, async or copies
+    what: String,
+    /// How long, in milliseconds
+    #[arg(default_value_t = 0)]
+    milliseconds: u64,
+}
+
+impl CudaNative {
+    fn run(self) -> Result<(), Failure> {
+        use turnstile_cuda::native::{What, main};
+        let what = match self.what.as_str() {
+            "loop" => What::Loop(std::time::Duration::from_millis(self.milliseconds)),
+            "async" => What::Async,
+            _ => What::Copies(&bench::cuda::SIZES),
+        };
+        main(self.device, what).map_err(|why| Failure::machine(why, ""))
+    }
 }
 
 /// Runs the command line and says how it went.
@@ -95,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Ptx(command) => command.run(),
+        Command::Device(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Tenants(command) => command.run(),
         Command::Top(command) => command.run(),
@@ -107,6 +149,9 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::RpcClient(command) => command.run(),
+        Command::CudaNative(native) => native.run(),
+        Command::CudaWorker(worker) => return turnstile_cuda::worker::main(worker.device),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };

@@ -13,6 +13,7 @@ use crate::state::StateDirectory;
 use crate::tenants::News;
 use crate::tenants::kvm::{VmError, VmTenants};
 use crate::tenants::process::{ProcessError, ProcessTenants};
+use crate::tenants::rpc::{self, RpcError, RpcTenants};
 use crate::tenants::vfio_user::{self, VfioUserError, VfioUserTenants};
 use crate::tenants::workload::{self, WorkloadError};
 
@@ -38,6 +39,9 @@ pub enum FrontEndError {
     /// A vfio-user socket.
     #[error("{0}; check attach.socket in the policy")]
     VfioUser(#[from] VfioUserError),
+    /// An RPC socket.
+    #[error("{0}; check attach.socket in the policy")]
+    Rpc(#[from] RpcError),
     /// The dispatcher.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -116,13 +120,19 @@ fn check_tenant(policy: &TenantPolicy) -> Result<(), FrontEndError> {
         Attach::Process(Process { program: None, .. }) => {
             Err(FrontEndError::Waits { tenant: tenant() })
         }
-        Attach::VfioUser(_) => Ok(()),
+        Attach::VfioUser(_) | Attach::Rpc(_) => Ok(()),
     }
 }
 
 /// Tenants that are about to be served: what could fail before has been done.
 pub struct Prepared {
-    tenants: Vec<(Arc<TenantPolicy>, Option<vfio_user::Prepared>)>,
+    tenants: Vec<(Arc<TenantPolicy>, Sockets)>,
+}
+
+/// What a tenant's socket is, if it has one.
+struct Sockets {
+    vfio_user: Option<vfio_user::Prepared>,
+    rpc: Option<rpc::Prepared>,
 }
 
 /// Every front end of the daemon.
@@ -135,6 +145,7 @@ pub struct FrontEnds {
     /// From the first tenant on that needs it.
     processes: Option<ProcessTenants>,
     vfio_user: VfioUserTenants,
+    rpc: RpcTenants,
 }
 
 impl FrontEnds {
@@ -153,7 +164,9 @@ impl FrontEnds {
         let vfio_user = VfioUserTenants::start(r, a, n, state.clone())?;
         let (r, a, n) = parts();
         let vms = VmTenants::new(r, a, n);
-        Ok(FrontEnds { runtime, audit, news, state, vms, processes: None, vfio_user })
+        let (r, a, n) = parts();
+        let rpc = RpcTenants::new(r, a, n, state.clone());
+        Ok(FrontEnds { runtime, audit, news, state, vms, processes: None, vfio_user, rpc })
     }
 
     /// Does for new tenants everything that can fail and that nobody notices: checks them and binds
@@ -163,8 +176,10 @@ impl FrontEnds {
     /// When a tenant cannot be served.
     pub fn prepare(&self, tenants: &[Arc<TenantPolicy>]) -> Result<Prepared, FrontEndError> {
         check(tenants)?;
-        let prepare =
-            |policy: &Arc<TenantPolicy>| Ok((policy.clone(), self.vfio_user.prepare(policy)?));
+        let prepare = |policy: &Arc<TenantPolicy>| {
+            let vfio_user = self.vfio_user.prepare(policy)?;
+            Ok((policy.clone(), Sockets { vfio_user, rpc: self.rpc.prepare(policy)? }))
+        };
         Ok(Prepared { tenants: tenants.iter().map(prepare).collect::<Result<_, FrontEndError>>()? })
     }
 
@@ -172,10 +187,16 @@ impl FrontEnds {
     /// reported; the others are served.
     pub fn admit(&mut self, prepared: Prepared) -> Vec<(String, FrontEndError)> {
         let mut failed = Vec::new();
-        for (policy, socket) in prepared.tenants {
-            if let Some(socket) = socket {
-                self.vfio_user.open(socket);
-            } else if let Err(error) = self.begin(&policy) {
+        for (policy, sockets) in prepared.tenants {
+            let begun = match sockets {
+                Sockets { vfio_user: Some(socket), .. } => {
+                    self.vfio_user.open(socket);
+                    Ok(())
+                }
+                Sockets { rpc: Some(sockets), .. } => self.rpc.open(sockets).map_err(Into::into),
+                _ => self.begin(&policy),
+            };
+            if let Err(error) = begun {
                 failed.push((policy.name.to_string(), error));
             }
         }
@@ -203,19 +224,21 @@ impl FrontEnds {
                 processes.spawn(policy, program, args).map_err(failed)
             }
             // Refused by `check`, and served by `open`.
-            Attach::Process(_) | Attach::VfioUser(_) => Ok(()),
+            Attach::Process(_) | Attach::VfioUser(_) | Attach::Rpc(_) => Ok(()),
         }
     }
 
     /// Lets a tenant's new policy decide who may connect from now on.
     pub fn update(&self, policy: &Arc<TenantPolicy>) {
         self.vfio_user.update(policy);
+        self.rpc.update(policy);
     }
 
     /// Ends a tenant for good: its guest, process or connection, and its socket.
     pub fn remove(&self, tenant: &str) {
         self.kill_tenant(tenant);
         self.vfio_user.close(tenant);
+        self.rpc.close(tenant);
     }
 
     /// Ends a tenant's guest, process or connection. Its end comes as news.
@@ -223,14 +246,16 @@ impl FrontEnds {
         self.vms.kill_tenant(tenant);
         self.processes.iter().for_each(|processes| processes.kill_tenant(tenant));
         self.vfio_user.kill_tenant(tenant);
+        self.rpc.kill_tenant(tenant);
     }
 
     /// Ends every tenant and waits until all are reclaimed.
     pub fn stop(self) {
-        let FrontEnds { vms, processes, vfio_user, .. } = self;
+        let FrontEnds { vms, processes, vfio_user, rpc, .. } = self;
         vms.kill();
         processes.iter().for_each(ProcessTenants::kill);
         vfio_user.stop();
+        rpc.stop();
         vms.stop();
         drop(processes);
     }

@@ -53,22 +53,26 @@ pub enum ProcessError {
 }
 
 /// What the doorman knows of a tenant.
-struct Guest {
-    policy: Arc<TenantPolicy>,
+pub(super) struct Guest {
+    pub(super) policy: Arc<TenantPolicy>,
     /// The process that may be this tenant.
-    pid: u32,
+    pub(super) pid: u32,
 }
 
 /// Lets children in, each as its own tenant.
-struct Doorman {
+pub(super) struct Doorman {
     runtime: Handle,
-    audit: AuditHandle,
-    news: Sender<News>,
+    pub(super) audit: AuditHandle,
+    pub(super) news: Sender<News>,
     guests: Mutex<HashMap<String, Guest>>,
 }
 
 impl Doorman {
-    fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
+    pub(super) fn new(runtime: Handle, audit: AuditHandle, news: Sender<News>) -> Doorman {
+        Doorman { runtime, audit, news, guests: Mutex::default() }
+    }
+
+    pub(super) fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
         // Each entry is whole between any two statements.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,7 +174,7 @@ pub struct ProcessTenants {
 }
 
 /// Where the socket lies.
-enum Home {
+pub(super) enum Home {
     /// In the daemon's state directory, which also remembers the children.
     State(Arc<StateDirectory>, PathBuf),
     /// In a directory that goes with this.
@@ -178,7 +182,7 @@ enum Home {
 }
 
 impl Home {
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         match self {
             Home::State(_, path) => path.join("socket"),
             Home::Own(directory) => directory.path().join("socket"),
@@ -197,28 +201,8 @@ impl ProcessTenants {
         news: Sender<News>,
         state: Option<Arc<StateDirectory>>,
     ) -> Result<ProcessTenants, ProcessError> {
-        let home = match state {
-            Some(state) => {
-                let path = state.part("tenants").map_err(ProcessError::Directory)?;
-                Home::State(state, path)
-            }
-            None => {
-                let root = std::env::var_os("XDG_RUNTIME_DIR")
-                    .map(PathBuf::from)
-                    .filter(|path| path.is_dir())
-                    .unwrap_or_else(std::env::temp_dir);
-                let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
-                Home::Own(directory.map_err(ProcessError::Directory)?)
-            }
-        };
-        let server = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
-        let listener =
-            Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| server(&e))?;
-        let guests = Mutex::default();
-        let doorman = Arc::new(Doorman { runtime, audit, news, guests });
-        let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
-        let server =
-            Server::start(vec![listener], doorman.clone(), limits).map_err(|e| server(&e))?;
+        let doorman = Arc::new(Doorman::new(runtime, audit, news));
+        let (home, server) = private_server(doorman.clone(), state, "tenants")?;
         Ok(ProcessTenants { server, doorman, children: Vec::new(), home })
     }
 
@@ -362,6 +346,34 @@ impl Drop for ProcessTenants {
     }
 }
 
+/// A socket for children of this process, in a directory that only this user can enter: a part of the
+/// daemon's state directory, if it has one.
+pub(super) fn private_server(
+    doorman: Arc<Doorman>,
+    state: Option<Arc<StateDirectory>>,
+    part: &str,
+) -> Result<(Home, Server), ProcessError> {
+    let home = match state {
+        Some(state) => {
+            let path = state.part(part).map_err(ProcessError::Directory)?;
+            Home::State(state, path)
+        }
+        None => {
+            let root = std::env::var_os("XDG_RUNTIME_DIR")
+                .map(PathBuf::from)
+                .filter(|path| path.is_dir())
+                .unwrap_or_else(std::env::temp_dir);
+            let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
+            Home::Own(directory.map_err(ProcessError::Directory)?)
+        }
+    };
+    let failed = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
+    let listener = Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| failed(&e))?;
+    let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
+    let server = Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))?;
+    Ok((home, server))
+}
+
 fn command_name(program: &Program) -> String {
     match program {
         Program::Payload(name) => format!("the workload {name}"),
@@ -369,7 +381,7 @@ fn command_name(program: &Program) -> String {
     }
 }
 
-fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
+pub(super) fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)

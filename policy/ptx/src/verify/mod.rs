@@ -42,7 +42,7 @@ use crate::view::{Kernel, ModuleView, ViewError};
 use barriers::Barriers;
 use calls::Functions;
 use eval::Eval;
-use flow::{Code, FlowError};
+use flow::{Code, FlowError, Registers};
 use launch::Launch;
 
 /// Why the verifier refuses an instruction or function.
@@ -262,6 +262,7 @@ fn verify_module(module: &Module, arena: Arena, contract: &Contract) -> Result<(
     functions.check_acyclic(module).map_err(|(at, reason)| VerifyError::new(at, "call", reason))?;
     let device = Launch::of_device(kernels.iter().cloned(), arena);
     let mut kernels = kernels.into_iter();
+    let mut registers = Registers::default();
     let mut in_kernels = Vec::new();
     let mut in_functions = Barriers::default();
     for item in &module.items {
@@ -275,7 +276,7 @@ fn verify_module(module: &Module, arena: Arena, contract: &Contract) -> Result<(
         };
         let own = if f.kind == FunctionKind::Entry { kernels.next() } else { None };
         let launch = own.as_ref().unwrap_or(&device);
-        let (barriers, calls) = function(f, body, launch, &objects, &functions)?;
+        let (barriers, calls) = function(f, body, launch, &objects, &functions, &mut registers)?;
         if f.kind == FunctionKind::Entry {
             in_kernels.push((f, barriers, calls));
         } else {
@@ -317,13 +318,14 @@ fn function<'m>(
     launch: &Launch,
     objects: &HashMap<&'m str, &'m Variable>,
     functions: &Functions<'m>,
+    registers: &mut Registers,
 ) -> Result<(Barriers, bool), VerifyError> {
     let mut variables: HashMap<&str, &Variable> = HashMap::default();
     for v in f.results.iter().chain(&f.params) {
         variables.insert(&v.name, v);
     }
     declarations(body, &mut variables)?;
-    let code = Code::of(f, objects).map_err(|error| match error {
+    let code = Code::of(f, objects, std::mem::take(registers)).map_err(|error| match error {
         FlowError::Target(at) => {
             VerifyError::new(at, "branch", Reason::Form("its target is no label of the function"))
         }
@@ -362,6 +364,7 @@ fn function<'m>(
         eval.ask(|| access::check(&eval, index as u32, row)).map_err(refuse)?;
         barriers.add(i).map_err(refuse)?;
     }
+    *registers = code.into_registers();
     Ok((barriers, calls))
 }
 

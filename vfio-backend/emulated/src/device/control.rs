@@ -54,7 +54,7 @@ impl Device {
     }
 
     fn perform(&self, books: &mut Books, ticket: Ticket, op: BackendOp) -> Result<Option<Outcome>> {
-        if let BackendOp::SpaceOpen { space, memory_bytes, weight } = op {
+        if let BackendOp::SpaceOpen { space, memory_bytes, weight, isolation: _ } = op {
             return self.open(books, space, memory_bytes, weight).map(Some);
         }
         let Books { spaces, memory, used, .. } = books;

@@ -6,7 +6,6 @@
 
 mod control;
 mod job;
-mod post;
 mod script;
 mod shared;
 mod space;
@@ -20,12 +19,11 @@ use std::time::Instant;
 use turnstile_abi::Status;
 use turnstile_abi::version::Features;
 use turnstile_backend_api::{
-    Backend, BackendEvent, BackendOp, Description, Done, MemoryId, Outcome, SharedRegion, SpaceId,
-    Ticket,
+    Backend, BackendEvent, BackendOp, Description, Done, Mailbox, MemoryId, Outcome, SharedRegion,
+    SpaceId, Ticket,
 };
 
 use job::Job;
-use post::Post;
 pub use script::{Script, Scripted, Trouble};
 use space::Space;
 
@@ -56,7 +54,7 @@ struct Device {
     settings: Settings,
     books: Mutex<Books>,
     work: Condvar,
-    post: Post,
+    post: Mailbox<BackendEvent>,
     begun: Instant,
 }
 
@@ -84,7 +82,7 @@ impl EmulatedGpu {
             settings,
             books: Mutex::new(books),
             work: Condvar::new(),
-            post: Post::new()?,
+            post: Mailbox::new()?,
             begun: Instant::now(),
         });
         let mut gpu = EmulatedGpu { device, threads: Vec::new() };

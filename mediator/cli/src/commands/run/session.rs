@@ -83,6 +83,10 @@ fn plan(policy: &TenantPolicy, frontend: Frontend) -> Result<Plan, Failure> {
             format!("tenant {name} waits for a VMM of your own, which `run` does not"),
             "give it a microvm or a process to run",
         )),
+        (Attach::Rpc(_), _) => Err(Failure::input(
+            format!("tenant {name} waits for an RPC client of your own, which `run` does not"),
+            "give it a microvm or a process to run, or use `serve`",
+        )),
     }
 }
 
