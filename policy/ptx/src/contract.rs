@@ -248,3 +248,49 @@ impl Contract {
         self.kernels.iter().find(|entry| &*entry.kernel == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: BlockShape = BlockShape { x: 64, y: 2, z: 1 };
+
+    fn contract() -> Contract {
+        let pointers = vec![PointerContract { offset: 8, align: 16 }];
+        let kernel = KernelContract {
+            kernel: Name::from("k"),
+            block: Some(SHAPE),
+            dynamic_shared: 128,
+            pointers,
+        };
+        Contract { kernels: vec![kernel] }
+    }
+
+    fn admits(block: BlockShape, dynamic_shared: u64, value: u64) -> Result<(), BrokenPromise> {
+        let params = [0u64.to_le_bytes(), value.to_le_bytes()].concat();
+        let arena = Arena::new(1 << 40, 1 << 32).unwrap();
+        contract().admits("k", arena, &Terms { block, dynamic_shared, params: &params })
+    }
+
+    #[test]
+    fn a_launch_is_held_to_every_promise() {
+        const IN: u64 = 1 << 40;
+        assert_eq!(admits(SHAPE, 128, IN), Ok(()));
+        assert_eq!(admits(SHAPE, 128, IN + (1 << 32) - 16), Ok(()));
+        let turned = BlockShape { x: 2, y: 64, z: 1 };
+        assert_eq!(admits(turned, 128, IN), Err(BrokenPromise::Block(SHAPE)));
+        assert_eq!(admits(SHAPE, 127, IN), Err(BrokenPromise::DynamicShared(128)));
+        for value in [0, 8, IN - 16, IN + 8, IN + (1 << 32), u64::MAX, u64::MAX - 15] {
+            let broken = BrokenPromise::Pointer { offset: 8, value, align: 16 };
+            assert_eq!(admits(SHAPE, 128, value), Err(broken), "{value:#x}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_end_early_break_the_promise() {
+        let arena = Arena::new(1 << 40, 1 << 32).unwrap();
+        let terms = Terms { block: SHAPE, dynamic_shared: 128, params: &[0; 15] };
+        let broken = BrokenPromise::Pointer { offset: 8, value: 0, align: 16 };
+        assert_eq!(contract().admits("k", arena, &terms), Err(broken));
+    }
+}

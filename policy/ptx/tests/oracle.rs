@@ -12,7 +12,10 @@ use generator::Random;
 use turnstile_emulated::fault::FaultKind;
 use turnstile_emulated::memory::{Access, AddressSpace, Arena as Space};
 use turnstile_emulated::{LaunchConfig, LaunchError, LoadedProgram};
-use turnstile_ptx::{Admission, Arena, BlockShape, GuardMode, Limits, VerifiedModule, admit};
+use turnstile_ptx::{
+    Admission, Arena, BlockShape, GuardMode, LaunchShape, Limits, RED_ZONE, Terms, VerifiedModule,
+    admit,
+};
 
 /// The arenas: of 1 GiB, which masks low halves, and of 4 GiB, which replaces the high one.
 const ARENAS: [(u64, u64); 2] = [(77 << 30, 1 << 30), (80 << 30, 4 << 30)];
@@ -23,32 +26,24 @@ struct Tally {
     refused: u32,
     ran: u32,
     stopped: u32,
+    /// Launches of variants.
+    variants: u32,
     findings: Vec<String>,
 }
 
-fn launch(
-    module: &VerifiedModule,
-    arena: Arena,
-    random: &mut Random,
-    block: BlockShape,
-) -> Result<(), LaunchError> {
-    // A space of 64 GiB in which only the arena and its red zones are mapped.
-    let mut space = AddressSpace::new(Space { base: 64 << 30, log2: 36 }).expect("a space");
-    let red = turnstile_ptx::RED_ZONE;
-    space
-        .allocate_at(arena.base() - red, arena.size() + 2 * red, Access::READ_WRITE)
-        .expect("the arena and its red zones");
-    let loaded = LoadedProgram::load(module.module(), module.view(), &mut space).expect("it loads");
-    for v in &module.report().variables {
-        space.write(v.address, &v.init).expect("inside the arena");
-    }
-    let dynamic = module.contract().kernel("k").map_or(0, |k| k.dynamic_shared).max(64);
-    let wild = match random.below(6) {
+/// Red zones that variants are made for: wide enough for indices of some sizes, and what this host can map.
+const RED: u64 = 4 << 30;
+
+/// The parameter block: an address in the arena, an address that is anything, numbers.
+fn params(arena: Arena, random: &mut Random) -> Vec<u8> {
+    let wild = match random.below(8) {
         0 => 0,
         1 => arena.base() + arena.size() - 2,
         2 => u64::MAX - 7,
         3 => arena.base() - 1,
         4 => 0x0100_0000,
+        5 => arena.base(),
+        6 => arena.base() + arena.size() - 16,
         _ => random.next(),
     };
     let mut params = Vec::new();
@@ -57,6 +52,39 @@ fn launch(
     params.extend((random.next() as u32).to_le_bytes());
     params.extend([0; 4]);
     params.extend((0..8).flat_map(|_| random.next().to_le_bytes()));
+    params
+}
+
+/// The variant for a launch when it keeps the variant's promises; else the module itself.
+fn chosen(module: VerifiedModule, block: BlockShape, params: &[u8]) -> (VerifiedModule, u64) {
+    let shape = LaunchShape { block, dynamic_shared: 64, pointers: true };
+    let Ok(variant) = module.variant(&shape, RED) else { return (module, RED_ZONE) };
+    let dynamic_shared = variant.contract().kernel("k").map_or(0, |k| k.dynamic_shared).max(64);
+    let terms = Terms { block, dynamic_shared, params };
+    let arena = variant.arena().expect("it is fenced");
+    match variant.contract().admits("k", arena, &terms) {
+        Ok(()) => (variant, RED),
+        Err(_) => (module, RED_ZONE),
+    }
+}
+
+fn launch(
+    module: &VerifiedModule,
+    arena: Arena,
+    red: u64,
+    params: Vec<u8>,
+    block: BlockShape,
+) -> Result<(), LaunchError> {
+    // A space of 64 GiB in which only the arena and its red zones are mapped.
+    let mut space = AddressSpace::new(Space { base: 64 << 30, log2: 36 }).expect("a space");
+    space
+        .allocate_at(arena.base() - red, arena.size() + 2 * red, Access::READ_WRITE)
+        .expect("the arena and its red zones");
+    let loaded = LoadedProgram::load(module.module(), module.view(), &mut space).expect("it loads");
+    for v in &module.report().variables {
+        space.write(v.address, &v.init).expect("inside the arena");
+    }
+    let dynamic = module.contract().kernel("k").map_or(0, |k| k.dynamic_shared).max(64);
     let mut config = LaunchConfig::new([2, 1, 1], [block.x, block.y, block.z], params);
     config.dynamic_shared_bytes = u32::try_from(dynamic).expect("a size");
     config.instruction_limit = 60_000;
@@ -95,7 +123,14 @@ fn case(seed: u64, tally: &mut Tally) {
             return;
         }
     };
-    match launch(&module, arena, &mut random, block) {
+    let params = params(arena, &mut random);
+    let variant = mode == GuardMode::Fence && random.below(2) == 0;
+    let (module, red) = match variant {
+        true => chosen(module, block, &params),
+        false => (module, RED_ZONE),
+    };
+    tally.variants += u32::from(red != RED_ZONE);
+    match launch(&module, arena, red, params, block) {
         Ok(()) => tally.ran += 1,
         Err(LaunchError::Fault(fault)) => match fault.kind {
             FaultKind::Deadlock { .. } => tally.stopped += 1,
@@ -124,8 +159,9 @@ fn run(seeds: impl Iterator<Item = u64>, limit: Duration) -> Tally {
         }
     }
     println!(
-        "{} modules: {} ran to their end, {} were stopped or waited for ever, {} refused, {} findings, {:.1?}",
+        "{} modules, {} as variants: {} ran to their end, {} were stopped or waited for ever, {} refused, {} findings, {:.1?}",
         tally.cases,
+        tally.variants,
         tally.ran,
         tally.stopped,
         tally.refused,
@@ -141,6 +177,7 @@ fn no_random_module_leaves_its_arena_or_faults() {
     let tally = run(seeds, Duration::from_secs(20));
     assert!(tally.findings.is_empty(), "{}", tally.findings.join("\n"));
     assert!(tally.ran * 2 > tally.cases, "most must run, or nothing is shown");
+    assert!(tally.variants * 20 > tally.cases, "some must run as variants");
 }
 
 /// As long as `SECONDS` says, from the seed `SEED` on (scripts/ptx-fuzz).

@@ -231,6 +231,20 @@ mod tests {
     use std::collections::HashSet;
     use std::path::Path;
 
+    /// `scripts/ptx-cost` guards each kernel for what it is launched with.
+    #[test]
+    fn the_list_of_launches_is_that_of_the_large_cases() {
+        let line = |case: Case| {
+            let ([x, y, z], shared) = (case.launch.block, case.launch.shared);
+            let file = case.kernel.file.trim_end_matches(".ptx");
+            format!("{file} {} {x},{y},{z} {shared}\n", case.kernel.entry)
+        };
+        let want: String = large_cases().into_iter().map(line).collect();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/launches.txt");
+        let found = std::fs::read_to_string(path).unwrap();
+        assert_eq!(found, want, "write these lines to tests/kernels/launches.txt");
+    }
+
     #[test]
     fn names_are_unique_and_entries_exist() {
         let mut seen = HashSet::new();

@@ -11,7 +11,8 @@ use turnstile_backend_api::{
     Outcome, Piece, Place, ProgramId, QueueId, RegionId, SharedRegion, SpaceId, Ticket,
 };
 use turnstile_emulated::device::{EmulatedGpu, Script, Scripted, Settings, Trouble};
-use turnstile_ptx::{Admission, Limits, admit};
+use turnstile_emulated::memory::ARENA_BASE;
+use turnstile_ptx::{Admission, Arena, GuardMode, Limits, admit};
 
 const SPACE: SpaceId = SpaceId(1);
 const QUEUE: QueueId = QueueId(2);
@@ -225,6 +226,57 @@ fn a_kernel_runs_on_what_it_is_given() {
     assert_eq!((&*fault.kernel, fault.block), ("add", [0; 3]));
     // The space goes on.
     b.ok(launch(address));
+}
+
+/// Writes `c + tid` to a buffer, by way of shared memory that 64 threads fill.
+const FENCED: &str = ".version 8.0\n.target sm_90\n.address_size 64\n\
+    .const .align 4 .u32 c = 40;\n.visible .entry add(.param .u64 to) {\n\
+    .reg .b32 %r<8>; .reg .b64 %rd<4>; .shared .align 4 .b8 s[256];\n\
+    ld.param.u64 %rd1, [to]; ld.const.u32 %r1, [c]; mov.u32 %r2, %tid.x; add.u32 %r3, %r1, %r2;\n\
+    shl.b32 %r4, %r2, 2; mov.u32 %r5, s; add.u32 %r5, %r5, %r4; st.shared.u32 [%r5], %r3;\n\
+    ld.shared.u32 %r6, [%r5]; mul.wide.u32 %rd2, %r2, 4; add.u64 %rd3, %rd1, %rd2;\n\
+    st.global.u32 [%rd3], %r6; ret; }\n";
+
+fn launch_add(at: u64, threads: u32) -> BackendOp {
+    BackendOp::Launch {
+        space: SPACE,
+        queue: QUEUE,
+        function: FunctionId(1),
+        grid: [1, 1, 1],
+        block: [threads, 1, 1],
+        shared_bytes: 0,
+        cooperative: false,
+        timeout_ns: 1_000_000_000,
+        params: Params::from_slice(&at.to_le_bytes()),
+    }
+}
+
+#[test]
+fn fenced_programs_run_as_variants_of_each_shape() {
+    let mut b = Bench::new(&[]);
+    let address = b.buffer(1, 4096).value;
+    let arena = Arena::new(ARENA_BASE, 4 << 30).unwrap();
+    let fence = Admission::guarded(GuardMode::Fence, arena, Limits::default());
+    let module = admit(FENCED.as_bytes(), &fence).unwrap();
+    let (program, code) = (ProgramId(1), Code::Ptx(Box::new(module)));
+    b.ok(BackendOp::ProgramLoad { space: SPACE, program, code });
+    let (function, name) = (FunctionId(1), "add".into());
+    b.ok(BackendOp::FunctionGet { space: SPACE, program, function, name });
+    // More shapes than are kept; the last ones run as what serves all.
+    for threads in (1..=64).step_by(3) {
+        b.ok(launch_add(address, threads));
+        b.ok(launch_add(address, threads));
+        assert_eq!(b.copy(IN_HOST, in_buffer(1), 4096).status, Status::Ok);
+        assert_eq!(b.host.load32(4 * u64::from(threads - 1)), Ok(39 + threads));
+    }
+    // No address of the arena: it is fenced into it, where nothing is, or misses every buffer.
+    assert_eq!(b.run(launch_add(8, 64)).status, Status::KernelFault);
+    assert_eq!(b.run(launch_add(address, 1025)).status, Status::OutOfRange);
+    b.ok(launch_add(address, 64));
+    // Each variant had a constant of its own; nothing of them is left.
+    b.ok(BackendOp::ProgramUnload { space: SPACE, program });
+    b.ok(BackendOp::BufferDestroy { space: SPACE, buffer: BufferId(1) });
+    assert_eq!(b.buffer(2, 16 * MIB).status, Status::Ok);
 }
 
 #[test]

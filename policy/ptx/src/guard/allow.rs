@@ -1,18 +1,16 @@
 //! The allow list, and what the guard refuses beyond it.
 
-use crate::check::check;
 use crate::tree::{Flag, FunctionKind, Instruction, Item, Mod, Module, Op, Space, Statement};
 
 use super::Refusal;
 
-/// Checks a module against the table of opcodes and the guard's own narrower rules; drops pragmas,
+/// Checks a module that is in the table of opcodes against the guard's own narrower rules; drops pragmas,
 /// which only advise, but for `nounroll`: without it the assembler makes copies of loops that the
 /// compiler has unrolled already.
 ///
 /// # Errors
-/// [`Refusal::NotAllowed`] and [`Refusal::Instruction`].
+/// [`Refusal::Function`] and [`Refusal::Instruction`].
 pub(super) fn allow(module: &mut Module) -> Result<(), Refusal> {
-    check(module)?;
     module.items.retain(|item| !matches!(item, Item::Pragma(_)));
     for item in &mut module.items {
         let Item::Function(f) = item else { continue };

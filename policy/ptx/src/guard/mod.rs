@@ -20,6 +20,7 @@ mod async_copies;
 mod barriers;
 mod bounds;
 mod control;
+mod edits;
 mod forms;
 mod inline;
 mod mbarriers;
@@ -30,6 +31,7 @@ mod report;
 mod rewrite;
 mod variables;
 mod violation;
+mod visibility;
 
 #[cfg(test)]
 mod tests;
@@ -183,10 +185,11 @@ fn check_options(options: &GuardOptions) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal`]: what cannot be made safe, with line and column of the tenant's text.
 pub fn guard(module: &Module, options: &GuardOptions) -> Result<(Module, Report), Refusal> {
+    check::check(module)?;
     guard_doubting(module, options, &HashSet::default())
 }
 
-/// The same, without relying on what is proved of the accesses in `doubts`: lines of the tenant's text
+/// The same for a module that was checked, without relying on what is proved of the accesses in `doubts`: lines of the tenant's text
 /// where the verifier could not follow.
 pub(crate) fn guard_doubting(
     module: &Module,
@@ -196,7 +199,6 @@ pub(crate) fn guard_doubting(
     let mut module = module.clone();
     let mut report = Report::default();
     if options.mode == GuardMode::None {
-        check::check(&module)?;
         return Ok((module, report));
     }
     check_options(options)?;

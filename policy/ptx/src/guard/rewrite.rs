@@ -5,25 +5,20 @@ use crate::hash::{HashMap, HashSet};
 
 use crate::contract::{Contract, GuardMode, KernelContract, PointerContract};
 use crate::tree::{
-    Block, Flag, Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Space, Span,
-    Statement, Variable,
+    Function, FunctionKind, Instruction, Item, Module, Name, Op, Operand, Span, Variable,
 };
 
 use super::access::{Access, Target, accesses};
 use super::alignment::Growth;
 use super::analysis::{Analysis, Arg, Object, ObjectSpace, Place, module_objects};
+use super::edits::{Edit, Rewritten, stand_in_object};
 use super::forms::{Emit, Fresh};
-use super::recursion::{Calls, each_instruction, names};
+use super::recursion::each_instruction;
 use super::registers::Registers;
 use super::report::{Change, FunctionReport, Report};
 use super::violation::{Violation, ViolationKind, reporter};
+use super::visibility::Visibility;
 use super::{GuardOptions, Refusal};
-
-/// What takes the place of an instruction.
-struct Edit {
-    before: Vec<Instruction>,
-    instruction: Instruction,
-}
 
 /// One operand to confine, with all that is known of it.
 #[derive(Clone, Copy)]
@@ -127,7 +122,7 @@ pub(super) fn rewrite(
     report: &mut Report,
 ) -> Result<(), Refusal> {
     let mut growth = Growth::default();
-    let mut bodies: Vec<(usize, Block)> = Vec::new();
+    let mut bodies: Vec<Rewritten> = Vec::new();
     let mut stand_in = false;
     let mut room = 0;
     for item in &module.items {
@@ -208,15 +203,16 @@ pub(super) fn rewrite(
             if !analysis.pointers().is_empty() {
                 pointers.insert(f.name.clone(), analysis.pointers().to_vec());
             }
-            let (edits, violations, local) =
-                (std::mem::take(&mut pass.edits), pass.violations, pass.needs_local);
-            let mut new = rebuild(body, edits);
-            finish(&mut new, &violations, number, local);
-            bodies.push((position, new));
+            let edits = std::mem::take(&mut pass.edits);
+            let (violations, local) = (pass.violations, pass.needs_local);
+            bodies.push(Rewritten { position, number, edits, violations, local });
         }
     }
-    for (position, mut body) in bodies {
-        if let Some(Item::Function(f)) = module.items.get_mut(position) {
+    for rewritten in bodies {
+        if let Some(Item::Function(f)) = module.items.get_mut(rewritten.position)
+            && let Some(body) = f.body.take()
+        {
+            let mut body = rewritten.apply(body);
             if let Some(fresh) = fresh.get(&f.name) {
                 fresh.declare(&mut body);
             }
@@ -268,133 +264,6 @@ fn contract(
     contract
 }
 
-pub(super) fn stand_in_object(name: &str, space: crate::tree::Space) -> Variable {
-    Variable {
-        linkage: crate::tree::Linkage::Internal,
-        space,
-        align: Some(32),
-        vector: 1,
-        ty: crate::tree::ScalarType::B8,
-        pointer: None,
-        managed: false,
-        name: Name::from(name),
-        dims: vec![Some(32)],
-        init: None,
-        span: Span::NONE,
-    }
-}
-
-/// Which shared objects a function may be handed addresses of: those that every kernel it runs in has
-/// anyway, because the kernel or something it calls names them.
-struct Visibility {
-    of: HashMap<Name, Vec<Object>>,
-    kernels: Vec<Name>,
-    callers_locals: HashSet<Name>,
-}
-
-impl Visibility {
-    fn new(module: &Module, shared: &[&Variable]) -> Self {
-        let calls = Calls::new(module);
-        let by_name: HashMap<&Name, usize> =
-            shared.iter().enumerate().map(|(i, v)| (&v.name, i)).collect();
-        let count = calls.functions.len();
-        // What each function names itself.
-        let own: Vec<HashSet<usize>> = calls
-            .functions
-            .iter()
-            .map(|f| {
-                let mut found = HashSet::default();
-                if let (Some(body), false) = (&f.body, by_name.is_empty()) {
-                    each_instruction(body, &mut |i| {
-                        for operand in &i.operands {
-                            names(operand, &mut |name| {
-                                found.extend(by_name.get(name).copied());
-                            });
-                        }
-                    });
-                }
-                found
-            })
-            .collect();
-        let mut reached: Vec<HashSet<usize>> = vec![HashSet::default(); count];
-        let mut seen = vec![usize::MAX; count];
-        for (index, f) in calls.functions.iter().enumerate() {
-            if f.kind != FunctionKind::Entry {
-                continue;
-            }
-            let (mut members, mut work) = (Vec::new(), vec![index]);
-            seen[index] = index;
-            let mut objects: HashSet<usize> = HashSet::default();
-            while let Some(function) = work.pop() {
-                members.push(function);
-                objects.extend(&own[function]);
-                for &callee in &calls.callees[function] {
-                    if seen[callee] != index {
-                        seen[callee] = index;
-                        work.push(callee);
-                    }
-                }
-            }
-            for member in members {
-                reached[member].extend(&objects);
-            }
-        }
-        let mut of = HashMap::default();
-        for (index, f) in calls.functions.iter().enumerate() {
-            reached[index].extend(&own[index]);
-            let mut indices: Vec<usize> = reached[index].iter().copied().collect();
-            indices.sort_unstable();
-            let object = |i: usize| Object {
-                name: shared[i].name.clone(),
-                space: ObjectSpace::Shared,
-                bytes: match shared[i].linkage {
-                    crate::tree::Linkage::Extern => None,
-                    _ => shared[i].bytes(),
-                },
-                align: shared[i].alignment(),
-            };
-            of.insert(f.name.clone(), indices.into_iter().map(object).collect());
-        }
-        // Everything below a function that makes generic addresses of its locals.
-        let mut below = vec![false; count];
-        let mut work: Vec<usize> = Vec::new();
-        for (index, f) in calls.functions.iter().enumerate() {
-            let mut escapes = false;
-            if let Some(body) = &f.body {
-                each_instruction(body, &mut |i| {
-                    let to = i.has(Flag::To);
-                    escapes |= i.op() == Some(Op::Cvta) && !to && i.space() == Some(Space::Local);
-                });
-            }
-            if escapes {
-                work.extend(&calls.callees[index]);
-            }
-        }
-        while let Some(function) = work.pop() {
-            if !std::mem::replace(&mut below[function], true) {
-                work.extend(&calls.callees[function]);
-            }
-        }
-        let flagged = calls.functions.iter().zip(&below).filter(|(_, below)| **below);
-        let callers_locals = flagged.map(|(f, _)| f.name.clone()).collect();
-        let entries = calls.functions.iter().filter(|f| f.kind == FunctionKind::Entry);
-        let kernels = entries.map(|f| f.name.clone()).collect();
-        Self { of, kernels, callers_locals }
-    }
-
-    fn callers_locals(&self, function: &Name) -> bool {
-        self.callers_locals.contains(function)
-    }
-
-    fn of(&self, function: &Name) -> &[Object] {
-        self.of.get(function).map_or(&[], Vec::as_slice)
-    }
-
-    fn all_kernels(&self) -> Vec<Name> {
-        self.kernels.clone()
-    }
-}
-
 /// Raises the alignment of objects to that of the accesses to them, in the analysis and in what will be
 /// declared.
 fn raise_alignments(
@@ -421,73 +290,6 @@ fn raise_alignments(
         growth.align((!global).then_some(&function.name), &object.name, align);
     }
     Ok(())
-}
-
-/// A body with the edited instructions in place. Shared and local variables of inner scopes move to the
-/// outermost one, where every clamp can name them; their names are unique in the function.
-fn rebuild(body: &Block, mut edits: HashMap<u32, Edit>) -> Block {
-    fn block(
-        old: &Block,
-        edits: &mut HashMap<u32, Edit>,
-        number: &mut u32,
-        moved: &mut Vec<Statement>,
-        outermost: bool,
-    ) -> Block {
-        let mut statements = Vec::with_capacity(old.statements.len());
-        for statement in &old.statements {
-            match statement {
-                Statement::Block(inner) => {
-                    let inner = block(inner, edits, number, moved, false);
-                    statements.push(Statement::Block(inner));
-                }
-                Statement::Instruction(i) => {
-                    match edits.remove(number) {
-                        Some(edit) => {
-                            statements.extend(edit.before.into_iter().map(Statement::Instruction));
-                            statements.push(Statement::Instruction(edit.instruction));
-                        }
-                        None => statements.push(Statement::Instruction(i.clone())),
-                    }
-                    *number += 1;
-                }
-                Statement::Variable(v)
-                    if !outermost && (v.space.is_shared() || v.space == Space::Local) =>
-                {
-                    moved.push(statement.clone());
-                }
-                other => statements.push(other.clone()),
-            }
-        }
-        Block { statements, span: old.span }
-    }
-    let mut moved = Vec::new();
-    let mut new = block(body, &mut edits, &mut 0, &mut moved, true);
-    if !moved.is_empty() {
-        moved.append(&mut new.statements);
-        new.statements = moved;
-    }
-    new
-}
-
-/// Appends the violation blocks and the stand-in for local memory.
-fn finish(body: &mut Block, violations: &[Violation], function: usize, local: bool) {
-    if local {
-        let object = stand_in_object(LOCAL_STAND_IN, crate::tree::Space::Local);
-        body.statements.insert(0, Statement::Variable(object));
-    }
-    let ends = match body.statements.last() {
-        Some(Statement::Instruction(i)) => {
-            i.guard.is_none() && matches!(i.op(), Some(Op::Ret | Op::Exit | Op::Bra | Op::Brx))
-        }
-        _ => false,
-    };
-    if !ends {
-        // Control must run neither off the end nor into the blocks that report.
-        body.statements.push(Statement::Instruction(Instruction::new(Op::Ret, [], vec![])));
-    }
-    for violation in violations {
-        body.statements.extend(violation.statements(function));
-    }
 }
 
 impl<'m> Pass<'_, 'm> {

@@ -363,7 +363,9 @@ fn control_stays_in_the_module() {
     refuse("bar.sync 0; bar.red.popc.u32 %r1, 0, %p1;");
     refuse("bar.red.and.pred %p2, 0, %p1; bar.red.popc.u32 %r1, 0, %p1;");
     accept("bar.red.and.pred %p2, 0, %p1; bar.red.popc.u32 %r1, 1, %p1;");
-    refuse(".pragma \"nounroll\";");
+    accept(".pragma \"nounroll\";");
+    refuse(".pragma \"nounroll\", \"used_bytes_mask 1\";");
+    refuse(".pragma \"enable_smem_spilling\";");
 }
 
 #[test]
@@ -461,6 +463,29 @@ fn registers_of_another_width_prove_nothing() {
     accept(
         "cvt.u16.u32 %h1, %r9; shl.b16 %h2, %h1, 2; cvt.u32.u16 %r1, %h2; min.u32 %r1, %r1, 1020; mov.u32 %r2, tile; add.u32 %r3, %r2, %r1; ld.shared.u32 %r4, [%r3];",
     );
+}
+
+/// A promised pointer plus a 32-bit index, with red zones of `red` bytes; `%rd2` is the pointer.
+fn indexed(red: u64, body: &str) -> Result<(), VerifyError> {
+    let arena = Arena::new(1 << 40, 4 << 30).expect("an arena");
+    let arena = arena.with_red_zone(red).expect("red zones");
+    let text = module(&format!(
+        "ld.param.u64 %rd2, [q]; ld.param.u32 %r1, [n]; {body} add.s64 %rd4, %rd2, %rd3; ld.global.u32 %r2, [%rd4];"
+    ));
+    verify(text, Vec::new(), GuardMode::Fence, arena, report()).map(|_| ())
+}
+
+#[test]
+fn a_promised_pointer_and_an_index_stay_in_wide_red_zones() {
+    const WIDE: u64 = crate::WIDE_RED_ZONE;
+    for index in ["mul.wide.u32 %rd3, %r1, 16;", "mul.wide.s32 %rd3, %r1, 16;"] {
+        indexed(WIDE, index).expect("inside");
+        indexed(WIDE / 4, index).expect_err("beyond red zones that are narrower");
+    }
+    indexed(WIDE, "mul.wide.u32 %rd3, %r1, 32;").expect_err("larger elements");
+    indexed(WIDE, "mul.wide.u32 %rd3, %r1, 2;").expect_err("misaligned");
+    indexed(WIDE, "cvt.u64.u32 %rd3, %r1; shl.b64 %rd3, %rd3, 5;").expect_err("a longer shift");
+    indexed(WIDE, "ld.param.u64 %rd2, [p]; mul.wide.u32 %rd3, %r1, 4;").expect_err("not promised");
 }
 
 #[test]

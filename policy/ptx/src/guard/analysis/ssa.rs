@@ -228,14 +228,17 @@ impl<'a> Builder<'a, '_> {
     /// that would be too many.
     fn place_phis(&mut self) -> bool {
         let graph = self.graph;
-        let mut writes: Vec<Vec<u32>> = Vec::new();
+        // Every block that writes a register, once each; and the registers that some block reads before it
+        // writes them: only their values live from one block to the next.
+        let mut writes: Vec<(u32, u32)> = Vec::new();
         let mut crosses: Vec<bool> = Vec::new();
+        // The block that wrote a register last.
+        let mut writer: Vec<u32> = Vec::new();
+        let mut reads: Vec<u32> = Vec::new();
         for &block in &graph.order {
             let node = &graph.blocks[block as usize];
-            let mut written: Vec<u32> = Vec::new();
             for index in node.first..node.end {
                 let i = graph.instructions[index as usize];
-                let mut reads: Vec<u32> = Vec::new();
                 if let Some(guard) = &i.guard {
                     reads.push(self.register(&guard.reg));
                 }
@@ -243,53 +246,45 @@ impl<'a> Builder<'a, '_> {
                     operand.for_each_reg(&mut |name| reads.push(self.register(name)));
                 }
                 crosses.resize(self.ssa.registers.len(), false);
-                for register in reads {
-                    if !written.contains(&register) {
+                writer.resize(self.ssa.registers.len(), NONE);
+                for register in reads.drain(..) {
+                    if writer[register as usize] != block {
                         crosses[register as usize] = true;
                     }
                 }
                 lower(i, |write| {
                     let register = self.register(write.register);
                     crosses.resize(self.ssa.registers.len(), false);
+                    writer.resize(self.ssa.registers.len(), NONE);
+                    if writer[register as usize] == block {
+                        return;
+                    }
                     // Under a predicate the old value may stay.
-                    if i.guard.is_some() && !written.contains(&register) {
+                    if i.guard.is_some() {
                         crosses[register as usize] = true;
                     }
-                    if written.last() != Some(&register) {
-                        written.push(register);
-                    }
-                    if written.len() > 64 {
-                        // Long blocks: forget, which only makes `crosses` say yes more often.
-                        written.drain(..32);
-                    }
-                    let register = register as usize;
-                    if writes.len() <= register {
-                        writes.resize(register + 1, Vec::new());
-                    }
-                    if writes[register].last() != Some(&block) {
-                        writes[register].push(block);
-                    }
+                    writer[register as usize] = block;
+                    writes.push((register, block));
                 });
             }
         }
         crosses.resize(self.ssa.registers.len(), false);
-        writes.resize(self.ssa.registers.len(), Vec::new());
+        writes.retain(|(register, _)| crosses[*register as usize]);
+        writes.sort_unstable();
         let limit = 65_536 + 16 * graph.instructions.len();
         if graph.edges.iter().any(|e| graph.blocks[e.to as usize].into.len() > 1 || e.to == 0) {
             let Some(frontiers) = graph.frontiers(limit) else { return false };
             let mut placed = vec![NONE; graph.blocks.len()];
             let mut total = 0;
-            for (register, blocks) in writes.iter().enumerate() {
-                if !crosses[register] {
-                    continue;
-                }
-                let mut work = blocks.clone();
+            for of_register in writes.chunk_by(|a, b| a.0 == b.0) {
+                let register = of_register.first().map_or(NONE, |(register, _)| *register);
+                let mut work: Vec<u32> = of_register.iter().map(|(_, block)| *block).collect();
                 while let Some(block) = work.pop() {
                     for &at in &frontiers[block as usize] {
-                        if placed[at as usize] == register as u32 {
+                        if placed[at as usize] == register {
                             continue;
                         }
-                        placed[at as usize] = register as u32;
+                        placed[at as usize] = register;
                         // What it costs is its arguments.
                         total += graph.blocks[at as usize].into.len().max(1);
                         if total > limit {
@@ -302,7 +297,7 @@ impl<'a> Builder<'a, '_> {
                                 kind: Kind::Phi(phi),
                                 width: 64,
                                 args: [Arg::Unknown; 3],
-                                register: register as u32,
+                                register,
                             },
                             at,
                         );
