@@ -223,7 +223,12 @@ fn attached(list: &mut List, attach: &Attach) {
             fixed("attach.socket", path(Some(socket)));
             fixed("attach.mode", format!("{mode:04o}"));
             fixed("attach.group", group.map_or("none".into(), |id| id.to_string()));
-            list.live("attach.users", Value::Other(ids(users)));
+            let users = Value::Other(ids(users));
+            match attach {
+                // Its door is made once, with who may come through it.
+                Attach::Rpc(_) => list.fixed("attach.users", users),
+                _ => list.live("attach.users", users),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod command;
+pub mod daemon;
 pub mod guest;
 pub mod initramfs;
 pub mod linux;

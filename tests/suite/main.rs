@@ -5,6 +5,7 @@ mod deaths;
 mod guests;
 mod hostile;
 mod lock_file;
+mod operators;
 mod policy;
 mod rpc;
 mod vfio_user;
@@ -21,6 +22,7 @@ fn main() {
         guests::tests(),
         hostile::tests(),
         lock_file::tests(),
+        operators::tests(),
         policy::tests(),
         rpc::tests(),
         vfio_user::tests(),

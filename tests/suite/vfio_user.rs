@@ -45,7 +45,9 @@ impl Daemon {
         let file = directory.path().join("policy.json");
         std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
         let audit = directory.path().join("audit.jsonl");
-        let mut child = command::start(&["serve", text(&file)?, "--audit", text(&audit)?])?;
+        let state = directory.path().join("state");
+        let serve = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
+        let mut child = command::start(&serve)?;
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
         std::thread::spawn(move || {

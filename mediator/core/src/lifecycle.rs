@@ -327,6 +327,13 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if self.session(key).is_some_and(|s| s.dead.is_none()) {
             self.audit(What::BackendLost { why });
             self.close_session(key, Status::DeviceLost);
+            if !self.t.policy.recover && matches!(self.t.life, Life::Enabled) {
+                // For good, unless the operator lets it start over.
+                self.t.life = Life::Revoked;
+                self.close_all(Status::DeviceLost);
+                self.t.registers.set_last_error(Status::DeviceLost);
+                self.t.registers.settle(self.t.device_status());
+            }
         }
     }
 
@@ -347,9 +354,8 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if control.is_empty() {
             return;
         }
-        let forgiven = self.t.policy.recover || self.t.pardoned;
-        if self.t.life == Life::Revoked && forgiven && self.t.sessions.is_empty() {
-            // The policy or the operator lets a revoked driver start over, after a reset.
+        if self.t.life == Life::Revoked && self.t.pardoned && self.t.sessions.is_empty() {
+            // The operator lets a revoked driver start over, after a reset.
             if control.contains(Control::RESET) {
                 self.t.life = Life::Disabled;
             }

@@ -151,7 +151,7 @@ impl<M: SharedMemory> Mediator<M> {
     }
 
     /// Lets a revoked tenant's driver start over: it may reset the device once it holds nothing any
-    /// more, as a policy with `recover` always lets it.
+    /// more.
     pub fn pardon<F: Effects>(&mut self, id: TenantId, now: u64, fx: &mut F) {
         self.step(id, now, fx, |c| c.t.pardoned = true);
     }

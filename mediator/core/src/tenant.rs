@@ -41,7 +41,8 @@ pub enum Life {
         /// The driver asked to be enabled as well.
         enable: bool,
     },
-    /// Revoked by the operator: nothing is served any more.
+    /// Revoked by the operator, or its backend lost under a policy without `recover`: nothing is served
+    /// any more unless the operator pardons it.
     Revoked,
     /// The tenant is gone; sessions are closing.
     Detaching,

@@ -218,7 +218,7 @@ record! {
         /// power of two. 16MiB, unless `defaults` says otherwise.
         optional aperture: Aperture;
         /// Whether a reset of its device brings it back after its backend was lost. `true`, unless
-        /// `defaults` says otherwise. Revocation is final either way.
+        /// `defaults` says otherwise. A revocation stands either way.
         optional recover: bool;
     }
 }

@@ -12,7 +12,7 @@ use super::table::{count, say, say_json};
 use crate::audit::verify::{Report, files_before, verify_file};
 use crate::audit::{Hash, ocsf};
 
-/// Check audit logs
+/// Check and follow audit logs
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// Walk a log's hash chain and say where it breaks
@@ -54,6 +54,7 @@ pub(super) enum Audit {
         #[arg(long)]
         alone: bool,
     },
+    Tail(super::operator::Tail),
 }
 
 /// What a log can be written as.
@@ -77,6 +78,7 @@ impl Audit {
             Audit::Export { file, format: Format::Ocsf, alone } => {
                 export(&with_files_before(vec![file], alone))
             }
+            Audit::Tail(tail) => tail.run(),
         }
     }
 }

@@ -208,7 +208,7 @@ pub(super) struct Resume {
 ///
 /// When the command returns, nothing of it resolves and nothing completes as success; its memory is
 /// given back as soon as the GPU has let go of it. A revoked tenant gets no device until it is
-/// resumed, unless its policy says "recover": true.
+/// resumed.
 #[derive(Args)]
 pub(super) struct Revoke {
     /// The tenant

@@ -123,8 +123,8 @@ impl Serve {
             Daemon::start(policy, runtime.handle(), audit_handle, news, Some(state.clone()));
         let served = daemon.map_err(cannot_serve).map(Arc::new).and_then(|daemon| {
             let control = self.control(&daemon, &state)?;
-            for (tenant, socket) in waiting {
-                progress.say(&tenant, format_args!("waits at {}", socket.display()));
+            for (tenant, what, socket) in waiting {
+                progress.say(&tenant, format_args!("waits for {what} at {}", socket.display()));
             }
             if let Some(control) = &control {
                 progress.say("turnstile", format_args!("control: {}", control.path().display()));
@@ -180,14 +180,18 @@ fn tell_recovered(recovered: &Recovered, progress: &Progress) {
     }
 }
 
-/// Tenants whose VMM or client somebody else starts, and where it connects.
-fn waiting(policy: &Policy) -> Vec<(String, PathBuf)> {
+/// Tenants that somebody else starts, and where they connect.
+fn waiting(policy: &Policy) -> Vec<(String, &'static str, PathBuf)> {
     let socket = |attach: &Attach| match attach {
-        Attach::VfioUser(vm) => Some(vm.socket.clone()),
-        Attach::Rpc(rpc) => Some(rpc.socket.clone()),
+        Attach::VfioUser(vm) => Some(("a VM", vm.socket.clone())),
+        Attach::Rpc(rpc) => Some(("an RPC client", rpc.socket.clone())),
         _ => None,
     };
-    policy.tenants.iter().filter_map(|t| Some((t.name.to_string(), socket(&t.attach)?))).collect()
+    let waits = |tenant: &Arc<turnstile_policy::TenantPolicy>| {
+        let (what, socket) = socket(&tenant.attach)?;
+        Some((tenant.name.to_string(), what, socket))
+    };
+    policy.tenants.iter().filter_map(waits).collect()
 }
 
 /// Shows what happens until the user wants an end.

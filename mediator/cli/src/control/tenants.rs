@@ -79,7 +79,7 @@ pub(super) async fn resume(
 }
 
 /// Take away everything a tenant holds. When this returns, nothing of it resolves and nothing
-/// completes as success. Unless its policy says `recover`, it gets no device until it is resumed.
+/// completes as success. It gets no device until it is resumed.
 #[utoipa::path(post, path = "/v1/tenants/{name}/revoke", tag = "tenants",
     params(("name" = String, Path, description = "The tenant")),
     responses((status = 204), (status = 404, body = Problem)))]

@@ -23,7 +23,7 @@ fn document(place: &std::path::Path, names: &[&str]) -> Value {
         let socket = place.join(format!("{name}.sock"));
         json!({ "name": name, "attach": { "kind": "vfio-user", "socket": socket },
             "aperture": "4MiB",
-            "grants": { "copy": true,
+            "grants": { "sessions": 4, "copy": true,
                 "buffer": { "max_bytes": "1MiB", "max_count": 8, "usage": ["device"] },
                 "queue": { "max_count": 4, "max_depth": 64, "max_in_flight": 64 } } })
     };
@@ -117,7 +117,7 @@ fn tenants_are_listed_attached_or_not() {
     assert_eq!(alice.operations["buffer_create"].completed, 1);
     let (_, held) = world.ask("GET", "/v1/tenants/alice/sessions", "");
     let held: Sessions = serde_json::from_value(held).unwrap();
-    assert_eq!((held.sessions.len(), &*held.objects[0].kind), (1, "buffer"));
+    assert_eq!((held.sessions.len(), &*held.objects[0].kind), (1, "Buffer"));
     let (status, problem) = world.ask("GET", "/v1/tenants/carol", "");
     assert_eq!(
         (status, &problem["type"]),
@@ -170,13 +170,11 @@ fn a_paused_tenant_waits() {
     world.ask("POST", "/v1/tenants/alice/pause", "");
     let (_, alice) = world.ask("GET", "/v1/tenants/alice", "");
     assert_eq!(alice["paused"], true);
-    std::thread::scope(|scope| {
-        let opened = scope.spawn(|| device.open_session().is_ok());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        assert!(!opened.is_finished());
-        world.ask("POST", "/v1/tenants/alice/resume", "");
-        assert!(opened.join().unwrap());
-    });
+    let opened = std::thread::spawn(move || device.open_session().is_ok());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!opened.is_finished());
+    world.ask("POST", "/v1/tenants/alice/resume", "");
+    assert!(opened.join().unwrap());
 }
 
 #[test]
@@ -195,12 +193,12 @@ fn a_reload_tightens_live_sessions_at_once() {
     let (status, answer) = world.put(&next);
     assert_eq!((status, &answer["applied"]), (StatusCode::OK, &json!(true)), "{answer}");
     assert!(session.create_buffer(4096, Usage::Device).is_err());
-    let token = queue.copy(&second, 0, &first, 0, 64).unwrap();
+    let token = queue.copy(second.at(0), first.at(0), 64).unwrap();
     queue.wait(token, 5_000_000_000).unwrap();
     // A right removed: denied from the next command.
     next["tenants"][0]["grants"].as_object_mut().unwrap().remove("copy");
     assert_eq!(world.put(&next).0, StatusCode::OK);
-    let token = queue.copy(&second, 0, &first, 0, 64).unwrap();
+    let token = queue.copy(second.at(0), first.at(0), 64).unwrap();
     assert!(queue.wait(token, 5_000_000_000).is_err());
     let token = queue.nop().unwrap();
     queue.wait(token, 5_000_000_000).unwrap();

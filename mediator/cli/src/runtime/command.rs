@@ -91,6 +91,17 @@ pub struct Attached {
     pub device: Arc<Device>,
 }
 
+/// Time the dispatcher spent on orders of front ends and operators: commands wait for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// Orders.
+    pub count: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
+    /// All of them, in nanoseconds.
+    pub total_ns: u64,
+}
+
 /// What an operator may order about a tenant by its name, whether it is attached or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -98,8 +109,8 @@ pub enum Order {
     Pause,
     /// Its rings are served again, and a revocation is lifted: its driver may start over.
     Resume,
-    /// Everything it holds is taken away and it gets no device until it is resumed (unless its policy
-    /// says `recover`). From the return on nothing of it resolves and nothing completes as success.
+    /// Everything it holds is taken away and it gets no device until it is resumed. From the return on
+    /// nothing of it resolves and nothing completes as success.
     Revoke,
     /// The same for one session; others may be opened.
     RevokeSession(u64),
@@ -172,6 +183,9 @@ pub(super) enum Command {
         /// Empty; as many tenants as there is room for come back.
         room: Vec<Standing>,
         reply: Sender<Vec<Standing>>,
+    },
+    Pauses {
+        reply: Sender<Pauses>,
     },
     Find {
         tenant: Arc<str>,
@@ -376,6 +390,14 @@ impl Handle {
     pub fn find(&self, tenant: &str) -> Result<(Standing, Holdings), RuntimeError> {
         self.ask(|reply| Command::Find { tenant: tenant.into(), reply })?
             .ok_or(RuntimeError::NoTenant)
+    }
+
+    /// How long commands waited for orders since this was last asked.
+    ///
+    /// # Errors
+    /// When the dispatcher has ended.
+    pub fn pauses(&self) -> Result<Pauses, RuntimeError> {
+        self.ask(|reply| Command::Pauses { reply })
     }
 
     /// Every attached tenant.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::time::{
@@ -19,7 +19,7 @@ use turnstile_policy::{Rate, TenantPolicy};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::checker::Checkers;
-use super::command::{Command, Handle, RuntimeError};
+use super::command::{Command, Handle, Pauses, RuntimeError};
 use super::roster::Roster;
 use super::seat::Seat;
 use super::surroundings::{Milestone, Surroundings};
@@ -157,6 +157,7 @@ pub(super) struct Dispatcher {
     next_flush: u64,
     /// When the timer is set to go off; `u64::MAX`: not set.
     timer_at: u64,
+    pub(super) pauses: Pauses,
     /// Stopping: give up waiting for the backend at this time.
     pub(super) stop_at: Option<u64>,
 }
@@ -210,6 +211,7 @@ impl Dispatcher {
             next_tick: 0,
             next_flush: FLUSH_NS,
             timer_at: u64::MAX,
+            pauses: Pauses::default(),
             stop_at: None,
         })
     }
@@ -369,7 +371,13 @@ impl Dispatcher {
 
     fn take_orders(&mut self, now: u64) {
         while let Ok(command) = self.orders.try_recv() {
+            let began = Instant::now();
             self.obey(command, now);
+            // CAST: 584 years fit.
+            let took = began.elapsed().as_nanos() as u64;
+            self.pauses.count += 1;
+            self.pauses.total_ns += took;
+            self.pauses.longest_ns = self.pauses.longest_ns.max(took);
         }
     }
 

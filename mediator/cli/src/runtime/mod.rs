@@ -29,7 +29,7 @@ mod tests;
 mod wake;
 
 pub use checker::check_program;
-pub use command::{Attached, Handle, Order, RuntimeError};
+pub use command::{Attached, Handle, Order, Pauses, RuntimeError};
 pub use dispatcher::{Runtime, Settings};
 pub use roster::{Holdings, Standing, Switched};
 pub use seat::{Latency, Report};

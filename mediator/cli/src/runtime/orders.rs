@@ -81,6 +81,9 @@ impl Dispatcher {
                 room.extend(some.map(|(_, entry)| self.standing(entry, latencies)));
                 let _ = reply.send(room);
             }
+            Command::Pauses { reply } => {
+                let _ = reply.send(std::mem::take(&mut self.pauses));
+            }
             Command::Find { tenant, reply } => {
                 let found = self.roster.get(&tenant);
                 let _ = reply.send(found.map(|e| (self.standing(e, true), self.holdings(e))));
@@ -139,7 +142,7 @@ impl Dispatcher {
         match order {
             Order::Pause => entry.paused = true,
             Order::Resume => (entry.paused, entry.barred) = (false, false),
-            Order::Revoke => entry.barred = !entry.policy.recover,
+            Order::Revoke => entry.barred = true,
             Order::RevokeSession(_) => {}
         }
         let Some(id) = device else {

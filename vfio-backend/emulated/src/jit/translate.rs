@@ -14,7 +14,9 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 
 use super::arithmetic::{gives_canonical32, gives_canonical64, is_float_result};
 use super::code::Context;
+use super::group::Group;
 use super::region::{Body, Region};
+use super::shape::{GROUP, Shape, Shapes, State};
 use super::special;
 use super::values::Kind;
 use crate::ir::{Combine, Inst, NONE, Op, Slot, Special, Transfer};
@@ -61,6 +63,7 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) kinds: &'a [Kind],
     pub(super) variables: Vec<Option<Variable>>,
     pub(super) blocks: BTreeMap<u32, Block>,
+    pub(super) group: Group<'a>,
     pub(super) fixed: HashMap<Fixed, Value>,
     /// Where fixed values are made.
     pub(super) prologue: Block,
@@ -105,6 +108,8 @@ pub(super) struct Input<'a> {
     pub(super) scalar_signature: SigRef,
     /// The functions that ask `translate` and `refill`.
     pub(super) asking: [FuncRef; 2],
+    /// The shapes of the function's slots, if there is to be a group form.
+    pub(super) shapes: Option<&'a Shapes>,
 }
 
 /// Fills in the function of a region.
@@ -120,6 +125,7 @@ pub(super) fn region(
     let (head, start, next, done) =
         (b.create_block(), b.create_block(), b.create_block(), b.create_block());
     let left = b.declare_var(I32);
+    let group = b.declare_var(I32);
     let fuel = b.declare_var(I64);
     let unfinished = b.declare_var(I32);
     b.def_var(left, mask);
@@ -131,22 +137,20 @@ pub(super) fn region(
     let prologue = b.create_block();
     b.ins().jump(prologue, &[]);
     b.switch_to_block(prologue);
-    b.ins().jump(head, &[]);
-    // The head of the loop over lanes.
-    b.switch_to_block(head);
-    let m = b.use_var(left);
-    b.ins().brif(m, start, &[], done, &[]);
-    b.switch_to_block(start);
-    let m = b.use_var(left);
-    let lane = b.ins().ctz(m);
-    let less = b.ins().iadd_imm_s(m, -1);
-    let rest = b.ins().band(m, less);
-    b.def_var(left, rest);
-    let lane64 = b.ins().uextend(I64, lane);
-    let lane4 = b.ins().ishl_imm_u(lane64, 2);
+    let groups = b.create_block();
+    b.ins().jump(groups, &[]);
+    b.switch_to_block(groups);
+    let next_group = b.create_block();
+    let zero = b.ins().iconst(I64, 0);
     let variables = (0..input.body.shape.total()).map(|_| None).collect();
     let [translate, refill] = input.asking;
-    let blocks = input.region.leaders.iter().map(|&pc| (pc, b.create_block())).collect();
+    let state = State {
+        slots: input.body.shape,
+        constants: input.constants,
+        kinds: input.kinds,
+        shapes: vec![Shape::Varying; input.body.shape.total()],
+    };
+    let group_form = Group::new(state, input.shapes, ([none, zero], left, next_group));
     let mut t = Translator {
         b,
         body: input.body,
@@ -154,12 +158,13 @@ pub(super) fn region(
         constants: input.constants,
         kinds: input.kinds,
         variables,
-        blocks,
+        blocks: BTreeMap::new(),
+        group: group_form,
         fixed: HashMap::new(),
         prologue,
         context,
-        lane,
-        lane4,
+        lane: none,
+        lane4: zero,
         next_lane: next,
         fuel,
         unfinished,
@@ -172,9 +177,8 @@ pub(super) fn region(
         translate,
         refill,
     };
-    t.restore();
-    let first = t.blocks[&t.region.entry];
-    t.b.ins().jump(first, &[]);
+    t.groups(mask, head, group);
+    t.lanes(left, (head, start, done));
     let mut exits = BTreeMap::new();
     for &pc in &t.region.exits {
         exits.insert(pc, t.b.create_block());
@@ -205,6 +209,27 @@ pub(super) fn region(
 }
 
 impl Translator<'_, '_> {
+    /// The head of the loop over lanes.
+    fn lanes(&mut self, left: Variable, (head, start, done): (Block, Block, Block)) {
+        self.b.switch_to_block(head);
+        let m = self.b.use_var(left);
+        self.b.ins().brif(m, start, &[], done, &[]);
+        self.b.switch_to_block(start);
+        let m = self.b.use_var(left);
+        self.lane = self.b.ins().ctz(m);
+        let less = self.b.ins().iadd_imm_s(m, -1);
+        let rest = self.b.ins().band(m, less);
+        self.b.def_var(left, rest);
+        let wide = self.b.ins().uextend(I64, self.lane);
+        self.lane4 = self.b.ins().ishl_imm_u(wide, 2);
+        let starts = self.region.leaders.iter().chain(&self.group.resumes).copied();
+        for pc in starts.collect::<Vec<_>>() {
+            let block = self.b.create_block();
+            self.blocks.entry(pc).or_insert(block);
+        }
+        self.dispatch();
+    }
+
     // Calls.
 
     pub(super) fn call_host(&mut self, f: *const u8, signature: SigRef, args: &[Value]) -> Value {
@@ -221,9 +246,10 @@ impl Translator<'_, '_> {
 
     // Where the region begins and ends.
 
-    /// Loads what is live at the entry.
-    pub(super) fn restore(&mut self) {
-        for number in self.region.live_in.iter().collect::<Vec<_>>() {
+    /// Loads what is live at `pc`.
+    pub(super) fn restore(&mut self, pc: u32) {
+        let live = self.body.liveness.at(self.body.code, pc, self.body.end, self.body.shape);
+        for number in live.iter().filter(|&n| self.region.touched.contains(n)) {
             let (class, slot) = self.body.shape.place(number);
             let ty = match (class, self.kinds[number]) {
                 (Class::W32, Kind::Integer) => I32,
@@ -304,8 +330,9 @@ impl Translator<'_, '_> {
     /// Takes the instructions of the piece so far from the fuel.
     pub(super) fn pay(&mut self) {
         if self.issued != 0 {
+            let each = if self.group.active { GROUP as i64 } else { 1 };
             let fuel = self.b.use_var(self.fuel);
-            let fuel = self.b.ins().iadd_imm_s(fuel, -self.issued);
+            let fuel = self.b.ins().iadd_imm_s(fuel, -self.issued * each);
             self.b.def_var(self.fuel, fuel);
         }
     }
@@ -313,6 +340,9 @@ impl Translator<'_, '_> {
     /// A new block that leaves to the interpreter at the current instruction, which is not executed. It is filled when the
     /// region's code is done.
     pub(super) fn bail(&mut self) -> Block {
+        if self.group.active {
+            return self.parting();
+        }
         let block = self.b.create_block();
         self.b.set_cold_block(block);
         self.bails.push((block, self.pc, self.issued));

@@ -1,6 +1,7 @@
 //! `turnstile bench`: what mediation costs on this machine, each figure beside a baseline taken in the
 //! same run.
 
+mod control;
 mod core;
 mod process;
 mod trap;
@@ -18,7 +19,7 @@ use super::table::{count, say, say_json, table};
 /// for figures that mean something.
 #[derive(Args)]
 pub(super) struct Bench {
-    /// Only groups whose name contains this: command, trap, process
+    /// Only groups whose name contains this: command, trap, process, control
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// A tenth of the work: rougher figures
@@ -94,8 +95,12 @@ struct Skipped {
 /// A group of figures and how it is measured; the number is how much work to do, 10 or 1.
 type Group = (&'static str, fn(u32) -> Result<Vec<Figure>, String>);
 
-const GROUPS: [Group; 3] =
-    [("command", core::measure), ("trap", trap::measure), ("process", process::measure)];
+const GROUPS: [Group; 4] = [
+    ("command", core::measure),
+    ("trap", trap::measure),
+    ("process", process::measure),
+    ("control", control::measure),
+];
 
 fn number(value: f64) -> String {
     match value {

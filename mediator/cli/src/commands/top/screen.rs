@@ -14,15 +14,15 @@ use crate::commands::table::{bytes, count, nanoseconds};
 const BAR: usize = 10;
 
 const COLUMNS: [(&str, u16); 11] = [
-    ("tenant", 16),
-    ("state", 16),
+    ("tenant", 14),
+    ("state", 15),
     ("GPU", 16),
-    ("memory", 10),
-    ("of", 10),
-    ("commands/s", 11),
+    ("memory", 9),
+    ("of", 9),
+    ("commands/s", 10),
     ("denied", 8),
-    ("failed", 7),
-    ("queue", 6),
+    ("failed", 6),
+    ("queue", 5),
     ("p50", 8),
     ("p99", 8),
 ];
