@@ -1,4 +1,4 @@
-//! What a flood of denials costs a neighbour: the figures of docs/measurements/audit.md.
+//! What a flood of denials costs a neighbour.
 //!
 //!     cargo run --release -p turnstile --example audit_flood [SECONDS]
 //!
