@@ -1,4 +1,4 @@
-//! What a flood of denials costs a neighbour: the figures of docs/measurements/audit.md.
+//! What a flood of denials costs a neighbour.
 //!
 //!     cargo run --release -p turnstile --example audit_flood [SECONDS]
 //!
@@ -87,7 +87,7 @@ fn run(time: Duration, flood: bool, rate: Option<Rate>) -> anyhow::Result<Seen> 
         }
         None => None,
     };
-    let handle = log.as_ref().map_or(AuditHandle::none(), AuditLog::handle);
+    let audit = log.as_ref().map_or(AuditHandle::none(), AuditLog::handle);
     let settings = Settings {
         audit_rate: rate.unwrap_or(Settings::default().audit_rate),
         ..Settings::default()
@@ -98,10 +98,11 @@ fn run(time: Duration, flood: bool, rate: Option<Rate>) -> anyhow::Result<Seen> 
         script: Script(Vec::new()),
     };
     let backend = Box::new(EmulatedGpu::start(gpu)?);
-    let runtime = Runtime::start(backend, handle, wake, None, settings)?;
+    let runtime = Runtime::start(backend, audit, wake, None, settings)?;
     let over = AtomicBool::new(false);
+    let handle = runtime.handle();
     let (round_trips, denials) = std::thread::scope(|scope| {
-        let (over, handle) = (&over, &runtime.handle());
+        let (over, handle) = (&over, &handle);
         let policies = &policy.tenants;
         let flooder = flood.then(|| scope.spawn(move || denied(handle, &policies[1], over)));
         let round_trips = trips(handle, &policies[0], time);

@@ -31,6 +31,7 @@ mod session;
 #[rustfmt::skip]
 #[allow(
     clippy::all,
+    clippy::unimplemented,
     missing_docs,
     unreachable_pub,
     unused_qualifications,
