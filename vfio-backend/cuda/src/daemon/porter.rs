@@ -142,8 +142,7 @@ fn prepare(
     };
     let fd = rustix::fs::memfd_create("turnstile-program", MemfdFlags::CLOEXEC)?;
     let mut file = File::from(fd);
-    let mut tail = Vec::new();
-    tail.resize(content.len().next_multiple_of(8) - content.len(), 0);
+    let mut tail = vec![0; content.len().next_multiple_of(8) - content.len()];
     for variable in variables {
         for word in [variable.address, variable.bytes, variable.init.len() as u64] {
             tail.extend(word.to_le_bytes());

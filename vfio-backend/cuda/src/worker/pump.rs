@@ -190,7 +190,7 @@ impl<'s> Pump<'s> {
             if busy {
                 idle_since = Instant::now();
             } else {
-                let woken = self.pause(idle_since).map_err(|what| broken(what))?;
+                let woken = self.pause(idle_since).map_err(broken)?;
                 // A runaway is ended by MPS: the driver says so here, and this process must go for the service to
                 // go on. The daemon also wakes workers when another had an accident that may be theirs too.
                 if woken || self.runaway {
