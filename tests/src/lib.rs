@@ -5,6 +5,7 @@
 //! passes silently.
 
 pub mod command;
+pub mod daemon;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;

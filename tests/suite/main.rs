@@ -6,6 +6,7 @@ mod guests;
 mod hostile;
 mod lock_file;
 mod policy;
+mod vfio;
 mod vfio_user;
 
 use libtest_mimic::Arguments;
@@ -21,6 +22,7 @@ fn main() {
         hostile::tests(),
         lock_file::tests(),
         policy::tests(),
+        vfio::tests(),
         vfio_user::tests(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

@@ -1,15 +1,11 @@
 //! Linux guests in QEMU over vfio-user, two at once on one `turnstile serve`.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use libtest_mimic::Trial;
-use serde_json::json;
-use turnstile_tests::command::{self, text};
+use turnstile_tests::daemon::Daemon;
 use turnstile_tests::linux::{self, Guest, Machine, Parts};
 use turnstile_tests::policy::Document;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
@@ -20,84 +16,6 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// Longest wait for one thing that a guest does under emulation, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(120);
-
-/// A daemon that serves, and what it says.
-struct Daemon {
-    child: Child,
-    said: Arc<Mutex<Vec<String>>>,
-    directory: tempfile::TempDir,
-}
-
-impl Daemon {
-    /// Serves the example, its sockets moved into a directory of the test's.
-    fn start() -> anyhow::Result<Daemon> {
-        let directory = tempfile::tempdir()?;
-        let socket = |name: &str| json!(directory.path().join(name));
-        let policy = Document::example("vfio-user.json")?
-            .set("/tenants/0/attach/socket", socket("alice"))?
-            .set("/tenants/1/attach/socket", socket("bob"))?;
-        let file = directory.path().join("policy.json");
-        std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
-        let audit = directory.path().join("audit.jsonl");
-        let mut child = command::start(&["serve", text(&file)?, "--audit", text(&audit)?])?;
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
-        let daemon = Daemon { child, said, directory };
-        daemon.expect("serving", 1)?;
-        Ok(daemon)
-    }
-
-    fn socket(&self, tenant: &str) -> PathBuf {
-        self.directory.path().join(tenant)
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits until it has said something that contains all these words, so often.
-    fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
-        let until = Instant::now() + Duration::from_secs(30);
-        let has = |line: &String| words.split('|').all(|word| line.contains(word));
-        while self.said().iter().filter(|line| has(line)).count() < times {
-            let said = || self.said().join("\n");
-            ensure!(Instant::now() < until, "serve did not say {words:?}; it said:\n{}", said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Stops it as an operator does; it must leave nothing behind.
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &pid]).status()?;
-        let until = Instant::now() + Duration::from_secs(20);
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < until, "serve does not stop:\n{}", self.said().join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        ensure!(status.success(), "{status}: {}", self.said().join("\n"));
-        ensure!(!self.socket("alice").exists() && !self.socket("bob").exists(), "sockets left");
-        let audit = self.directory.path().join("audit.jsonl");
-        command::turnstile(&["audit", "verify", text(&audit)?])?.expect_code(0)?;
-        Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn machine(socket: PathBuf, iommu: bool) -> Machine {
     Machine { mib: 384, sockets: vec![socket], iommu }
@@ -130,7 +48,7 @@ fn whole_life() -> Outcome {
         Ok(parts) => parts,
         Err(why) => return skip(why),
     };
-    let daemon = Daemon::start()?;
+    let daemon = Daemon::start(Document::example("vfio-user.json")?, &["alice", "bob"])?;
     let scratch = tempfile::tempdir()?;
     // Two guests at once: one works, one attacks.
     let mut alice = trainer(&parts, daemon.socket("alice"), scratch.path())?;
