@@ -223,6 +223,12 @@ impl<'q, T: Transport> Queue<'q, T> {
         self.channel.ring(self.device.transport())
     }
 
+    /// Whether the next completion is to interrupt through [`vector`](Self::vector). For callers that
+    /// sleep by means of their own: arm, poll once more, sleep, disarm.
+    pub fn arm(&mut self, on: bool) -> Result<(), Error> {
+        self.channel.arm(self.device.transport(), on)
+    }
+
     /// The result of a command, if it has arrived. Taking it frees the command's slot.
     pub fn poll(&mut self, token: Token) -> Result<Option<Completion>, Error> {
         self.ring()?;
@@ -329,18 +335,19 @@ impl<'q, T: Transport> Queue<'q, T> {
         }
     }
 
-    /// Asks for an interrupt at the next completion, or for none. After asking, look for completions
-    /// once more before sleeping: one may have come just before.
-    pub fn arm(&mut self, armed: bool) -> Result<(), Error> {
-        self.channel.arm(self.device.transport(), armed)
-    }
-
     /// Stops the queue. Commands in flight end with `revoked`; results not taken are lost. Dropping
     /// a queue instead leaves it running, and its piece of the aperture in use, until a reset.
     pub fn destroy(self) -> Result<(), Error> {
-        self.device.call(op::queue_destroy::Args { queue: self.handle })?;
-        self.retire();
-        Ok(())
+        self.release().1
+    }
+
+    /// Like [`destroy`](Self::destroy), and gives the slots back, for another queue.
+    pub fn release(self) -> (&'q mut [Slot], Result<(), Error>) {
+        let destroyed = self.device.call(op::queue_destroy::Args { queue: self.handle });
+        if let Err(e) = destroyed {
+            return (self.slots, Err(e));
+        }
+        (self.retire(), Ok(()))
     }
 
     /// Gives back what a queue holds on this side, once the device has stopped it: after its session

@@ -19,7 +19,7 @@ use crate::policy::{
 };
 use crate::rate::Rate;
 use crate::tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 impl Policy {
@@ -105,6 +105,9 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
     if let (Some(rotate), None) = (&audit.rotate, &audit.path) {
         reader.error(rotate.at, Problem::NoAuditPath { field: "rotate" });
     }
+    if let (Some(rotate), None) = (&audit.rotate_after, &audit.path) {
+        reader.error(rotate.at, Problem::NoAuditPath { field: "rotate_after" });
+    }
     AuditPolicy {
         path: audit.path.as_ref().map(|path| path.0.clone()),
         fsync: match audit.fsync.value {
@@ -113,6 +116,7 @@ fn audit(reader: &mut Reader<'_>, audit: &At<records::Audit>) -> AuditPolicy {
             records::Fsync::Every(ns) => Fsync::EveryNs(ns),
         },
         rotate_bytes: audit.rotate.as_ref().map(|bytes| bytes.0),
+        rotate_after_ns: audit.rotate_after.as_ref().map(|age| age.0),
         keep: audit.keep.get32(),
         on_full: match audit.on_full.value {
             records::OnFull::Stop => OnFull::Stop,
@@ -175,6 +179,7 @@ fn socket(tenant: &records::Tenant) -> Option<(&Path, NodeId)> {
         attach::Attach::MicroVm(_) => None,
         attach::Attach::Process(process) => process.socket.as_ref(),
         attach::Attach::VfioUser(vm) => Some(&vm.socket),
+        attach::Attach::Rpc(rpc) => Some(&rpc.socket),
     };
     socket.map(|socket| (socket.0.as_path(), socket.at))
 }
@@ -273,6 +278,12 @@ fn attach(reader: &mut Reader<'_>, at: &At<attach::Attach>) -> Attach {
             mode: vm.mode.0,
             group: vm.group.as_ref().map(|group| group.get32()),
             users: ids(vm.users.as_ref()),
+        }),
+        attach::Attach::Rpc(rpc) => Attach::Rpc(Rpc {
+            socket: rpc.socket.0.clone(),
+            mode: rpc.mode.0,
+            group: rpc.group.as_ref().map(|group| group.get32()),
+            users: ids(rpc.users.as_ref()),
         }),
     }
 }

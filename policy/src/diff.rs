@@ -1,11 +1,14 @@
 //! What a reload changes: setting by setting, and whether that tightens or loosens.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::policy::Policy;
 use crate::settings::{self, Setting, Value};
+use crate::tenant::TenantPolicy;
 
 /// What changes from one policy to the next. `Display` gives it as text for a terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -69,10 +72,15 @@ pub fn diff(before: &Policy, after: &Policy) -> Diff {
         ),
         ..Diff::default()
     };
+    let index = |policy: &'_ Policy| -> HashMap<Box<str>, Arc<TenantPolicy>> {
+        policy.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.clone())).collect()
+    };
+    let (old, new) = (index(before), index(after));
     for tenant in &before.tenants {
         let name = tenant.name.to_string();
-        match after.tenant(&name) {
+        match new.get(&tenant.name) {
             None => diff.removed.push(name),
+            Some(next) if next == tenant => {}
             Some(next) => {
                 let changes = changes(&settings::of_tenant(tenant), &settings::of_tenant(next));
                 if !changes.is_empty() {
@@ -81,8 +89,8 @@ pub fn diff(before: &Policy, after: &Policy) -> Diff {
             }
         }
     }
-    let new = after.tenants.iter().filter(|tenant| before.tenant(&tenant.name).is_none());
-    diff.added = new.map(|tenant| tenant.name.to_string()).collect();
+    let added = after.tenants.iter().filter(|tenant| !old.contains_key(&tenant.name));
+    diff.added = added.map(|tenant| tenant.name.to_string()).collect();
     diff
 }
 

@@ -39,7 +39,7 @@ pub use policy::{
 };
 pub use rate::{Rate, TokenBucket};
 pub use tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub struct AuditPolicy {
     pub fsync: Fsync,
     /// Size in bytes at which a new file is begun; `None`: never.
     pub rotate_bytes: Option<u64>,
+    /// Age in nanoseconds at which a new file is begun; `None`: never.
+    pub rotate_after_ns: Option<u64>,
     /// Full files kept.
     pub keep: u32,
     /// What happens when it cannot be written.

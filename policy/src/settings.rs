@@ -14,7 +14,7 @@ use crate::policy::{
 };
 use crate::rate::Rate;
 use crate::tenant::{
-    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, TenantPolicy, VfioUser,
+    Attach, AuditLevel, Guest, Isolation, MicroVm, Process, Program, Rpc, TenantPolicy, VfioUser,
 };
 
 /// One setting: where it stands in the document, and its value.
@@ -131,7 +131,8 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
             list.fixed("device.vfio.accept", Value::Listed(accepted.collect()));
         }
     }
-    let AuditPolicy { path: file, fsync, rotate_bytes, keep, on_full, rate } = audit;
+    let AuditPolicy { path: file, fsync, rotate_bytes, rotate_after_ns, keep, on_full, rate } =
+        audit;
     list.fixed("audit.path", Value::Other(path(file.as_deref())));
     let fsync = match fsync {
         Fsync::Never => "never".into(),
@@ -140,6 +141,8 @@ pub(crate) fn of_policy(device: &DevicePolicy, audit: &AuditPolicy) -> Vec<Setti
     };
     list.fixed("audit.fsync", Value::Other(fsync));
     list.fixed("audit.rotate", Value::Other(rotate_bytes.map_or("never".into(), size)));
+    let after = rotate_after_ns.map_or("never".into(), span);
+    list.fixed("audit.rotate_after", Value::Other(after));
     list.fixed("audit.keep", Value::Other(keep.to_string()));
     let on_full = match on_full {
         OnFull::Stop => "stop",
@@ -218,11 +221,17 @@ fn attached(list: &mut List, attach: &Attach) {
             list.live("attach.users", Value::Other(ids(users)));
             list.live("attach.groups", Value::Other(ids(groups)));
         }
-        Attach::VfioUser(VfioUser { socket, mode, group, users }) => {
+        Attach::VfioUser(VfioUser { socket, mode, group, users })
+        | Attach::Rpc(Rpc { socket, mode, group, users }) => {
             fixed("attach.socket", path(Some(socket)));
             fixed("attach.mode", format!("{mode:04o}"));
             fixed("attach.group", group.map_or("none".into(), |id| id.to_string()));
-            list.live("attach.users", Value::Other(ids(users)));
+            let users = Value::Other(ids(users));
+            match attach {
+                // Its door is made once, with who may come through it.
+                Attach::Rpc(_) => list.fixed("attach.users", users),
+                _ => list.live("attach.users", users),
+            }
         }
     }
 }

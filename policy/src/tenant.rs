@@ -40,6 +40,8 @@ pub enum Attach {
     Process(Process),
     /// A virtual machine of another VMM, over vfio-user.
     VfioUser(VfioUser),
+    /// A process on the host, over Cap'n Proto RPC.
+    Rpc(Rpc),
 }
 
 impl Attach {
@@ -50,6 +52,7 @@ impl Attach {
             Attach::MicroVm(_) => "microvm",
             Attach::Process(_) => "process",
             Attach::VfioUser(_) => "vfio-user",
+            Attach::Rpc(_) => "rpc",
         }
     }
 }
@@ -117,6 +120,19 @@ pub struct VfioUser {
     /// Permission bits of the socket.
     pub mode: u32,
     /// Group id the socket is given to; `None`: the daemon's.
+    pub group: Option<u32>,
+    /// User ids that may connect; empty: whoever the socket's permissions let through.
+    pub users: Vec<u32>,
+}
+
+/// A client of the capability RPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rpc {
+    /// The socket the client connects to; `.map` is added for the one that hands out memory.
+    pub socket: PathBuf,
+    /// Permission bits of both sockets.
+    pub mode: u32,
+    /// Group id both sockets are given to; `None`: the daemon's.
     pub group: Option<u32>,
     /// User ids that may connect; empty: whoever the socket's permissions let through.
     pub users: Vec<u32>,

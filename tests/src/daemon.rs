@@ -1,38 +1,37 @@
-//! `turnstile serve` beside a test, and what it says.
+//! A daemon of the test's own: `serve` in a directory that goes with it, and the commands that operate
+//! it.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::Value;
 
-use crate::command::{self, text};
+use crate::command::{self, Answer, text, turnstile};
 use crate::policy::Document;
 
-/// A daemon that serves, and what it says.
-#[derive(Debug)]
+/// A daemon that serves.
 pub struct Daemon {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 impl Daemon {
-    /// Serves a policy whose tenants, in this order, attach over vfio-user; their sockets are moved
-    /// into a directory of the test's.
-    pub fn start(mut policy: Document, tenants: &[&str]) -> anyhow::Result<Daemon> {
-        let directory = tempfile::tempdir()?;
-        for (n, name) in tenants.iter().enumerate() {
-            let socket = json!(directory.path().join(name));
-            policy = policy.set(&format!("/tenants/{n}/attach/socket"), socket)?;
-        }
+    /// Serves a policy in a directory of its own.
+    pub fn start(policy: &Document) -> anyhow::Result<Daemon> {
+        Daemon::start_in(Arc::new(tempfile::tempdir()?), policy)
+    }
+
+    fn start_in(directory: Arc<tempfile::TempDir>, policy: &Document) -> anyhow::Result<Daemon> {
         let file = directory.path().join("policy.json");
         std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
-        let audit = directory.path().join("audit.jsonl");
-        let mut child = command::start(&["serve", text(&file)?, "--audit", text(&audit)?])?;
+        let (audit, state) = (directory.path().join("audit"), directory.path().join("state"));
+        let serve = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
+        let mut child = command::start(&serve)?;
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
         std::thread::spawn(move || {
@@ -41,54 +40,81 @@ impl Daemon {
             }
         });
         let daemon = Daemon { child, said, directory };
-        daemon.expect("serving", 1)?;
+        daemon.expect("serving")?;
         Ok(daemon)
     }
 
-    /// Where a tenant's VM connects.
-    #[must_use]
-    pub fn socket(&self, tenant: &str) -> PathBuf {
-        self.directory.path().join(tenant)
+    /// Kills it without a chance to clean up, and starts another one in its place.
+    pub fn kill_and_start_again(mut self, policy: &Document) -> anyhow::Result<Daemon> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Daemon::start_in(self.directory.clone(), policy)
     }
 
-    /// Everything it said.
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("state/control.sock")
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it said so far.
     #[must_use]
     pub fn said(&self) -> Vec<String> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has said something that contains all these words, so often.
-    pub fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
-        let until = Instant::now() + Duration::from_secs(30);
-        let has = |line: &String| words.split('|').all(|word| line.contains(word));
-        while self.said().iter().filter(|line| has(line)).count() < times {
-            let said = || self.said().join("\n");
-            ensure!(Instant::now() < until, "serve did not say {words:?}; it said:\n{}", said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+    /// Waits until it has said something with these words in it.
+    pub fn expect(&self, words: &str) -> anyhow::Result<()> {
+        until(words, || self.said().iter().any(|line| line.contains(words)))
+            .with_context(|| self.said().join("\n"))
     }
 
-    /// Stops it as an operator does; it must leave nothing behind.
-    pub fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &pid]).status()?;
-        let until = Instant::now() + Duration::from_secs(20);
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < until, "serve does not stop:\n{}", self.said().join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        };
+    /// Runs a command of the operator's against it.
+    pub fn operate(&self, arguments: &[&str]) -> anyhow::Result<Answer> {
+        let socket = self.socket();
+        let mut all = arguments.to_vec();
+        all.extend(["--socket", text(&socket)?]);
+        turnstile(&all)
+    }
+
+    /// A tenant, as the API shows it.
+    pub fn tenant(&self, name: &str) -> anyhow::Result<Value> {
+        let answer = self.operate(&["tenants", "--json"])?;
+        let all = answer.expect_code(0)?.json()?;
+        let found = all.as_array().and_then(|all| all.iter().find(|t| t["name"] == name).cloned());
+        found.with_context(|| format!("no tenant {name} in {all}"))
+    }
+
+    /// Waits until a tenant looks like that.
+    pub fn until(&self, name: &str, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let waited = until(name, || {
+            last = self.tenant(name).unwrap_or_default();
+            is(&last)
+        });
+        waited.with_context(|| format!("{last}\n{}", self.said().join("\n")))?;
+        Ok(last)
+    }
+
+    /// Asks it to stop and waits for a good end.
+    pub fn stop(mut self) -> anyhow::Result<Vec<String>> {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into()?).context("a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
         ensure!(status.success(), "{status}: {}", self.said().join("\n"));
-        for entry in std::fs::read_dir(self.directory.path())? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            ensure!(name.contains('.'), "the socket {name} is left");
-        }
-        let audit = self.directory.path().join("audit.jsonl");
-        command::turnstile(&["audit", "verify", text(&audit)?])?.expect_code(0)?;
-        Ok(())
+        Ok(self.said())
     }
 }
 
@@ -97,4 +123,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for something, for half a minute at most.
+pub fn until(what: &str, mut is: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        ensure!(Instant::now() < end, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

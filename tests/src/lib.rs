@@ -4,11 +4,15 @@
 //! cannot run on this machine returns [`skip`] with the reason and is reported as ignored; it never
 //! passes silently.
 
+pub mod bare;
 pub mod command;
 pub mod daemon;
+pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;
+pub mod rpc;
+pub mod serve;
 pub mod workspace;
 
 use libtest_mimic::{Completion, Failed, Trial};

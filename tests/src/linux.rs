@@ -1,13 +1,12 @@
-//! Linux guests in QEMU: what they boot, and how to talk to one.
+//! QEMU and Linux guests in it: where they come from, and how they are booted.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
+use crate::guest::Guest;
 use crate::initramfs::Initramfs;
 use crate::workspace;
 
@@ -95,6 +94,37 @@ pub fn c_example(parts: &Parts, into: &Path) -> anyhow::Result<Option<PathBuf>> 
 }
 
 impl Parts {
+    /// QEMU (TCG) with this kernel on this command line, with vfio-user devices at these sockets;
+    /// the guest's serial line is QEMU's standard output.
+    #[must_use]
+    pub fn qemu(&self, mib: u32, kernel: &Path, line: &str, sockets: &[PathBuf]) -> Command {
+        let root = self.directory.join("root");
+        let libraries = root.join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .env("QEMU_MODULE_DIR", libraries.join("qemu"))
+            .arg("--library-path")
+            .arg(&libraries)
+            .arg(root.join("usr/bin/qemu-system-x86_64"))
+            .arg("-L")
+            .arg(root.join("usr/share/qemu"))
+            .arg("-L")
+            .arg(root.join("usr/share/seabios"))
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-machine", "q35,memory-backend=m", "-m", &format!("{mib}M")])
+            .args(["-object", &format!("memory-backend-memfd,id=m,size={mib}M,share=on")])
+            .args(["-serial", "stdio", "-append", line, "-kernel"])
+            .arg(kernel);
+        for socket in sockets {
+            let device = serde_json::json!({
+                "driver": "vfio-user-pci", "socket": { "type": "unix", "path": socket }
+            });
+            command.args(["-device", &device.to_string()]);
+        }
+        command
+    }
+
     /// The modules that must be loaded for `name`, in order, with `name` last. There is no index of
     /// them (depmod has not run): each module says itself what it needs.
     pub fn modules(&self, name: &str) -> anyhow::Result<Vec<PathBuf>> {
@@ -196,143 +226,20 @@ pub struct Machine {
     pub iommu: bool,
 }
 
-/// A line of the console, or its end.
-#[derive(Debug, Default)]
-struct Console {
-    lines: Vec<String>,
-    ended: bool,
-}
-
-/// A QEMU with a guest in it; killed when dropped.
-#[derive(Debug)]
-pub struct Guest {
-    qemu: Child,
-    console: Arc<(Mutex<Console>, Condvar)>,
-    _initramfs: tempfile::NamedTempFile,
-    booted: Instant,
-}
-
-impl Guest {
-    /// Boots a guest.
-    pub fn boot(parts: &Parts, machine: &Machine, archive: Initramfs) -> anyhow::Result<Guest> {
-        let initramfs = tempfile::NamedTempFile::new()?;
-        std::fs::write(initramfs.path(), archive.finish())?;
-        let root = parts.directory.join("root");
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        let mib = machine.mib;
-        let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
-        command
-            .env("QEMU_MODULE_DIR", libraries.join("qemu"))
-            .arg("--library-path")
-            .arg(&libraries)
-            .arg(root.join("usr/bin/qemu-system-x86_64"))
-            .arg("-L")
-            .arg(root.join("usr/share/qemu"))
-            .arg("-L")
-            .arg(root.join("usr/share/seabios"))
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
-            .args(["-machine", "q35,memory-backend=m", "-m", &format!("{mib}M")])
-            .args(["-object", &format!("memory-backend-memfd,id=m,size={mib}M,share=on")])
-            .args(["-serial", "stdio", "-kernel"])
-            .arg(parts.directory.join("vmlinuz"))
-            .arg("-initrd")
-            .arg(initramfs.path());
-        // On a busy machine an emulated timer looks broken to a kernel that checks it.
-        let mut line = "console=ttyS0 no_timer_check quiet panic=-1 loglevel=4".to_owned();
-        if machine.iommu {
-            command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
-            line.push_str(" intel_iommu=on");
-        }
-        command.args(["-append", &line]);
-        for socket in &machine.sockets {
-            let device = serde_json::json!({
-                "driver": "vfio-user-pci", "socket": { "type": "unix", "path": socket }
-            });
-            command.args(["-device", &device.to_string()]);
-        }
-        let mut qemu = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting QEMU")?;
-        let console: Arc<(Mutex<Console>, Condvar)> = Arc::default();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(qemu.stdout.take().context("stdout is piped")?),
-            Box::new(qemu.stderr.take().context("stderr is piped")?),
-        ];
-        for stream in streams {
-            let console = console.clone();
-            std::thread::spawn(move || read(stream, &console));
-        }
-        Ok(Guest { qemu, console, _initramfs: initramfs, booted: Instant::now() })
+/// Boots a Linux guest.
+pub fn boot(parts: &Parts, machine: &Machine, archive: Initramfs) -> anyhow::Result<Guest> {
+    let initramfs = tempfile::NamedTempFile::new()?;
+    std::fs::write(initramfs.path(), archive.finish())?;
+    // On a busy machine an emulated timer looks broken to a kernel that checks it.
+    let mut line = "console=ttyS0 no_timer_check quiet panic=-1 loglevel=4".to_owned();
+    if machine.iommu {
+        line.push_str(" intel_iommu=on");
     }
-
-    /// Time since it was started.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.booted.elapsed()
+    let kernel = parts.directory.join("vmlinuz");
+    let mut command = parts.qemu(machine.mib, &kernel, &line, &machine.sockets);
+    command.arg("-initrd").arg(initramfs.path());
+    if machine.iommu {
+        command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
     }
-
-    /// Waits until a line contains `text` and returns the line.
-    pub fn expect(&self, text: &str, limit: Duration) -> anyhow::Result<String> {
-        let until = Instant::now() + limit;
-        let (console, changed) = &*self.console;
-        let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(line) = console.lines.iter().find(|line| line.contains(text)) {
-                return Ok(line.clone());
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || console.ended {
-                bail!("the guest did not say {text:?}; it said:\n{}", console.lines.join("\n"));
-            }
-            console = changed.wait_timeout(console, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Everything it said.
-    #[must_use]
-    pub fn said(&self) -> Vec<String> {
-        self.console.0.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
-    }
-
-    /// Kills QEMU, as a crash would.
-    pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.qemu.kill()?;
-        self.qemu.wait()?;
-        Ok(())
-    }
-
-    /// Waits until the guest has switched itself off.
-    pub fn finish(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
-        let until = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.qemu.try_wait()? {
-                return Ok(status);
-            }
-            ensure!(Instant::now() < until, "still up; it said:\n{}", self.said().join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-    }
-}
-
-fn read(stream: impl std::io::Read, console: &(Mutex<Console>, Condvar)) {
-    let (lines, changed) = console;
-    for line in BufReader::new(stream).split(b'\n') {
-        let Ok(line) = line else { break };
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        lines.lock().unwrap_or_else(PoisonError::into_inner).lines.push(text);
-        changed.notify_all();
-    }
-    lines.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-    changed.notify_all();
+    Guest::start(command, vec![initramfs])
 }

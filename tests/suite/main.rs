@@ -5,7 +5,9 @@ mod deaths;
 mod guests;
 mod hostile;
 mod lock_file;
+mod operators;
 mod policy;
+mod rpc;
 mod vfio;
 mod vfio_user;
 
@@ -21,7 +23,9 @@ fn main() {
         guests::tests(),
         hostile::tests(),
         lock_file::tests(),
+        operators::tests(),
         policy::tests(),
+        rpc::tests(),
         vfio::tests(),
         vfio_user::tests(),
     ];

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use turnstile_tests::daemon::Daemon;
 use turnstile_tests::initramfs::Initramfs;
-use turnstile_tests::linux::{self, Guest, Machine, Parts};
+use turnstile_tests::linux::{self, Machine, Parts};
 use turnstile_tests::policy::Document;
+use turnstile_tests::serve::Daemon;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -101,12 +101,14 @@ fn nested() -> Outcome {
         Ok(parts) => parts,
         Err(why) => return skip(why),
     };
-    let policy = Document::example("vfio-user.json")?
-        .only(&["alice"])
-        .set("/tenants/0/grants/sessions", json!(8))?;
-    let outer = Daemon::start(policy, &["alice"])?;
+    let outer = Daemon::start(|directory| {
+        Document::example("vfio-user.json")?
+            .only(&["alice"])
+            .set("/tenants/0/grants/sessions", json!(8))?
+            .set("/tenants/0/attach/socket", json!(directory.join("alice")))
+    })?;
     let machine = Machine { mib: 1024, sockets: vec![outer.socket("alice")], iommu: true };
-    let mut guest = Guest::boot(&parts, &machine, archive(&parts)?)?;
+    let mut guest = linux::boot(&parts, &machine, archive(&parts)?)?;
     guest.expect("guest: done", LONG)?;
     guest.finish(LONG)?;
     let said = guest.said();

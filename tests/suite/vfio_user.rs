@@ -1,21 +1,111 @@
 //! Linux guests in QEMU over vfio-user, two at once on one `turnstile serve`.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
-use turnstile_tests::daemon::Daemon;
-use turnstile_tests::linux::{self, Guest, Machine, Parts};
+use serde_json::json;
+use turnstile_tests::bare;
+use turnstile_tests::command::{self, text};
+use turnstile_tests::guest::Guest;
+use turnstile_tests::linux::{self, Machine, Parts};
 use turnstile_tests::policy::Document;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![test("vfio_user::linux_guests_come_attack_die_and_come_back", whole_life)]
+    vec![
+        test("vfio_user::linux_guests_come_attack_die_and_come_back", whole_life),
+        test("vfio_user::bare_guests_work_and_attack_in_qemu", bare_in_qemu),
+        test("vfio_user::bare_guests_work_attack_and_die_in_cloud_hypervisor", cloud_hypervisor),
+    ]
 }
 
 /// Longest wait for one thing that a guest does under emulation, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(120);
+
+/// A daemon that serves, and what it says.
+struct Daemon {
+    child: Child,
+    said: Arc<Mutex<Vec<String>>>,
+    directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Serves the example, its sockets moved into a directory of the test's.
+    fn start() -> anyhow::Result<Daemon> {
+        let directory = tempfile::tempdir()?;
+        let socket = |name: &str| json!(directory.path().join(name));
+        let policy = Document::example("vfio-user.json")?
+            .set("/tenants/0/attach/socket", socket("alice"))?
+            .set("/tenants/1/attach/socket", socket("bob"))?;
+        let file = directory.path().join("policy.json");
+        std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
+        let audit = directory.path().join("audit.jsonl");
+        let state = directory.path().join("state");
+        let serve = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
+        let mut child = command::start(&serve)?;
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let daemon = Daemon { child, said, directory };
+        daemon.expect("serving", 1)?;
+        Ok(daemon)
+    }
+
+    fn socket(&self, tenant: &str) -> PathBuf {
+        self.directory.path().join(tenant)
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has said something that contains all these words, so often.
+    fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(30);
+        let has = |line: &String| words.split('|').all(|word| line.contains(word));
+        while self.said().iter().filter(|line| has(line)).count() < times {
+            let said = || self.said().join("\n");
+            ensure!(Instant::now() < until, "serve did not say {words:?}; it said:\n{}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Stops it as an operator does; it must leave nothing behind.
+    fn stop(mut self) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &pid]).status()?;
+        let until = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < until, "serve does not stop:\n{}", self.said().join("\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        ensure!(status.success(), "{status}: {}", self.said().join("\n"));
+        ensure!(!self.socket("alice").exists() && !self.socket("bob").exists(), "sockets left");
+        let audit = self.directory.path().join("audit.jsonl");
+        command::turnstile(&["audit", "verify", text(&audit)?])?.expect_code(0)?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 fn machine(socket: PathBuf, iommu: bool) -> Machine {
     Machine { mib: 384, sockets: vec![socket], iommu }
@@ -40,7 +130,7 @@ fn trainer(parts: &Parts, socket: PathBuf, scratch: &Path) -> anyhow::Result<Gue
         let ptx = workspace::root().join("tests/kernels/ptx/vecadd.ptx");
         archive.copy("tmp/vecadd.ptx", &ptx)?;
     }
-    Guest::boot(parts, &machine(socket, true), archive)
+    linux::boot(parts, &machine(socket, true), archive)
 }
 
 fn whole_life() -> Outcome {
@@ -48,13 +138,13 @@ fn whole_life() -> Outcome {
         Ok(parts) => parts,
         Err(why) => return skip(why),
     };
-    let daemon = Daemon::start(Document::example("vfio-user.json")?, &["alice", "bob"])?;
+    let daemon = Daemon::start()?;
     let scratch = tempfile::tempdir()?;
     // Two guests at once: one works, one attacks.
     let mut alice = trainer(&parts, daemon.socket("alice"), scratch.path())?;
     let attack = "turnstile-guest hostile seed=7; echo \"hostile: $?\"\n";
     let hostile = machine(daemon.socket("bob"), true);
-    let mut bob = Guest::boot(&parts, &hostile, parts.init_with_vfio(attack)?)?;
+    let mut bob = linux::boot(&parts, &hostile, parts.init_with_vfio(attack)?)?;
     daemon.expect("alice|device attached", 1)?;
     daemon.expect("bob|device attached", 1)?;
 
@@ -84,7 +174,7 @@ fn whole_life() -> Outcome {
     // The same socket again: a new life starts clean; this one dies in the middle of its work.
     let forever = "while true; do turnstile-guest run vecadd n=5000; done\n";
     let again = machine(daemon.socket("alice"), false);
-    let mut doomed = Guest::boot(&parts, &again, parts.init(forever)?)?;
+    let mut doomed = linux::boot(&parts, &again, parts.init(forever)?)?;
     daemon.expect("alice|session opened", 3)?;
     doomed.expect("vecadd: 5000 elements right", LONG)?;
     doomed.kill()?;
@@ -94,7 +184,7 @@ fn whole_life() -> Outcome {
     let last = "turnstile-guest run vecadd n=5000; echo \"vecadd: $?\"\n\
                 turnstile-guest bench n=1000; echo \"bench: $?\"\n";
     let again = machine(daemon.socket("alice"), false);
-    let mut reborn = Guest::boot(&parts, &again, parts.init(last)?)?;
+    let mut reborn = linux::boot(&parts, &again, parts.init(last)?)?;
     reborn.expect("vecadd: 0", LONG)?;
     reborn.expect("bench: 0", LONG)?;
     reborn.finish(LONG)?;
@@ -103,6 +193,57 @@ fn whole_life() -> Outcome {
     }
     bob.expect("hostile: 0", LONG)?;
     bob.finish(LONG)?;
+    daemon.expect("bob|gone:", 1)?;
+    daemon.stop()?;
+    pass()
+}
+
+/// A guest without an operating system, booted by PVH: in QEMU's own way, in half a second.
+fn bare_in_qemu() -> Outcome {
+    let parts = match linux::parts() {
+        Ok(parts) => parts,
+        Err(why) => return skip(why),
+    };
+    let daemon = Daemon::start()?;
+    let boot = |line| bare::in_qemu(&parts, &daemon.socket("alice"), line);
+    // DMA into its own pages, interrupts, every kernel; then a life of attacks on the same socket.
+    for (life, line) in ["vecadd n=5000", "copy", "stress n=300", "hostile"].iter().enumerate() {
+        let mut guest = boot(line)?;
+        guest.expect("result: pass", LONG)?;
+        ensure!(guest.finish(LONG)?.code() == Some(1), "{:#?}", guest.said());
+        daemon.expect("alice|gone:", life + 1)?;
+    }
+    daemon.stop()?;
+    pass()
+}
+
+/// The same in Cloud Hypervisor, two at once. Its memory is not sealed, so there is no DMA.
+fn cloud_hypervisor() -> Outcome {
+    let program = match bare::cloud_hypervisor() {
+        Ok(program) => program,
+        Err(why) => return skip(why),
+    };
+    if let Some(why) = turnstile_tests::kvm_missing() {
+        return skip(why);
+    }
+    let daemon = Daemon::start()?;
+    let boot =
+        |tenant: &str, line| bare::in_cloud_hypervisor(&program, &daemon.socket(tenant), line);
+    let hostile = boot("bob", "hostile dma=0")?;
+    for (life, line) in
+        ["vecadd n=5000 dma=0", "copy dma=0", "stress n=300 dma=0"].iter().enumerate()
+    {
+        let mut guest = boot("alice", line)?;
+        guest.expect("result: pass", LONG)?;
+        guest.kill()?;
+        daemon.expect("alice|gone:", life + 1)?;
+    }
+    let mut doomed = boot("alice", "stress n=1000000 dma=0")?;
+    daemon.expect("alice|session opened", 4)?;
+    doomed.kill()?;
+    daemon.expect("alice|gone:", 4)?;
+    hostile.expect("result: pass", LONG)?;
+    drop(hostile);
     daemon.expect("bob|gone:", 1)?;
     daemon.stop()?;
     pass()

@@ -1,6 +1,7 @@
 //! How a microVM hands over to a bare-metal guest, and what the two say to each other besides the
 //! device: one record in memory, one exit port. It is a private agreement between `turnstile-kvm`
-//! and `guest-driver/payload`, apart from the device ABI; Linux guests boot by Linux's own protocol.
+//! and `guest-driver/payload`, apart from the device ABI; Linux guests boot by Linux's own protocol. In
+//! other VMMs the guest is entered by PVH and makes this record itself (`payload/src/pvh.rs`).
 //!
 //! Every vCPU starts at the ELF entry point, in 64-bit mode and ring 0, interrupts off, SSE on, flat
 //! segments (selectors 0x10 for code, 0x18 for data, as Linux has them), no stack, with
@@ -61,7 +62,7 @@ pub struct BootInfo {
     pub ram_bytes: u64,
     /// Where the window for BARs begins.
     pub window_base: u64,
-    /// Its length in bytes.
+    /// Its length in bytes; 0: there is none, BARs have been placed, and the guest maps them itself.
     pub window_bytes: u64,
     /// Time stamp counter ticks per millisecond; 0: unknown.
     pub tsc_khz: u64,

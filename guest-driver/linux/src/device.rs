@@ -4,7 +4,7 @@ use std::fmt;
 
 use turnstile_driver::Transport;
 use turnstile_driver::mmio::{Memory, Registers};
-use turnstile_workloads::{Env, GuestPages};
+use turnstile_workloads::{Env, GuestPages, is_whole};
 
 use crate::OpenError;
 use crate::find::{Function, find};
@@ -165,10 +165,4 @@ impl Env for LinuxEnv<'_> {
         }
         whole
     }
-}
-
-/// Whether an access arrives at the device as it was made. A VMM may split one that is not aligned
-/// into several that are (QEMU does), and those are accesses like any other.
-const fn is_whole(at: u64, bytes: u8) -> bool {
-    bytes > 0 && at.is_multiple_of(bytes as u64)
 }

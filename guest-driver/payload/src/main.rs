@@ -16,6 +16,7 @@ mod interrupt;
 mod pci;
 mod place;
 mod processor;
+mod pvh;
 mod runtime;
 mod selftest;
 mod start;

@@ -6,7 +6,7 @@
 use turnstile_abi::regs::{DEVICE_ID, VECTORS, VENDOR_ID};
 use turnstile_driver::mmio::Registers;
 
-use crate::{call, interrupt};
+use crate::{call, interrupt, pvh};
 
 const ADDRESS_PORT: u16 = 0xcf8;
 const DATA_PORT: u16 = 0xcfc;
@@ -26,10 +26,10 @@ pub(crate) struct Function {
     slot: u8,
 }
 
-/// One BAR that was given an address.
+/// One BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bar {
-    /// Guest physical address.
+    /// Guest physical address; 0: none yet.
     pub(crate) base: u64,
     /// Size in bytes.
     pub(crate) bytes: u64,
@@ -44,7 +44,7 @@ pub(crate) enum Missing {
     Device,
     /// This BAR is not a 64-bit memory BAR.
     Bar(u8),
-    /// The BARs do not fit into the window.
+    /// The BARs do not fit into the window, or nobody has placed them and there is none.
     Window,
     /// There is no MSI-X capability, or its table is not where it should be.
     Msix,
@@ -95,21 +95,34 @@ impl Function {
         self.write(BAR0 + index * 4 + 4, (base >> 32) as u32);
     }
 
-    /// Sizes a 64-bit memory BAR. Decoding must be off.
+    /// Sizes a 64-bit memory BAR and leaves it where it is. Decoding must be off.
     fn size(self, index: u8) -> Result<Bar, Missing> {
         let at = BAR0 + index * 4;
         let kind = self.read(at);
         if kind & 0b111 != 0b100 {
             return Err(Missing::Bar(index));
         }
+        let address = || u64::from(self.read(at) & !0xf) | u64::from(self.read(at + 4)) << 32;
+        let base = address();
         self.place(index, u64::MAX);
-        let mask = u64::from(self.read(at) & !0xf) | u64::from(self.read(at + 4)) << 32;
-        self.place(index, 0);
+        let mask = address();
+        self.place(index, base);
         let bytes = mask & mask.wrapping_neg();
         if bytes == 0 {
             return Err(Missing::Bar(index));
         }
-        Ok(Bar { base: 0, bytes, prefetchable: kind & 0b1000 != 0 })
+        Ok(Bar { base, bytes, prefetchable: kind & 0b1000 != 0 })
+    }
+
+    /// Takes BARs 0, 2 and 4 where the firmware has placed them, and switches decoding on.
+    pub(crate) fn placed(self) -> Result<[Bar; 3], Missing> {
+        self.enable(false);
+        let bars = [self.size(0)?, self.size(2)?, self.size(4)?];
+        if !bars.iter().all(|bar| bar.base != 0 && pvh::map(bar.base, bar.bytes)) {
+            return Err(Missing::Window);
+        }
+        self.enable(true);
+        Ok(bars)
     }
 
     /// Gives BARs 0, 2 and 4 addresses in the window, each at a multiple of its size, and switches

@@ -8,7 +8,7 @@ use turnstile_abi::regs::{PAGE, VECTORS};
 use turnstile_boot::{BootInfo, COMMAND_LINE_MAX};
 use turnstile_driver::Transport;
 use turnstile_driver::mmio::{Memory, Registers};
-use turnstile_workloads::{Env, GuestPages};
+use turnstile_workloads::{Env, GuestPages, is_whole};
 
 use crate::clock::Clock;
 use crate::pci::{self, Bar};
@@ -37,11 +37,14 @@ impl Device {
     /// Finds the device, gives it addresses and switches its interrupts on.
     pub(crate) fn start(info: &BootInfo) -> Result<Device, pci::Missing> {
         let function = pci::Function::find()?;
-        let bars = function.assign(info.window_base, info.window_bytes)?;
+        let bars = match info.window_bytes {
+            0 => function.placed()?,
+            bytes => function.assign(info.window_base, bytes)?,
+        };
         let [b0, b2, b4] = bars;
         let registers = |bar: Bar| {
-            // SAFETY: the BAR was just placed in the window, which is mapped one to one for as long
-            // as the guest runs.
+            // SAFETY: the BAR lies in the window or where `placed` found it; both are mapped one to
+            // one for as long as the guest runs.
             unsafe { Registers::new(bar.base as *mut u8, bar.bytes) }
         };
         let (registers, msix) = (registers(b0), registers(b4));
@@ -100,6 +103,14 @@ impl<'a> Guest<'a> {
     }
 }
 
+impl Guest<'_> {
+    /// Whether an access reaches the device in one piece: always in our own microVM, which is the
+    /// one that leaves BARs to the guest.
+    const fn arrives(&self, at: u64, bytes: u8) -> bool {
+        self.info.window_bytes != 0 || is_whole(at, bytes)
+    }
+}
+
 impl Env for Guest<'_> {
     type Memory = Memory;
     fn print(&self, line: fmt::Arguments<'_>) {
@@ -109,8 +120,10 @@ impl Env for Guest<'_> {
         let mut words = self.arguments.split_ascii_whitespace();
         words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
+    /// None with the argument `dma=0`: for VMMs whose memory the mediator does not take.
     fn pages(&self) -> Option<GuestPages<'_, Memory>> {
-        Some(GuestPages { memory: &self.pages, gpa: self.pages_at })
+        let wanted = self.arg("dma") != Some("0");
+        wanted.then_some(GuestPages { memory: &self.pages, gpa: self.pages_at })
     }
     fn aperture_gpa(&self) -> Option<u64> {
         Some(self.device.bars[1].base)
@@ -119,11 +132,14 @@ impl Env for Guest<'_> {
         processor::alongside(&self.device.clock, self.info.cpus, other, body)
     }
     fn mmio_read(&self, at: u64, bytes: u8) -> Option<u64> {
-        Some(self.device.registers.read(at, bytes))
+        self.arrives(at, bytes).then(|| self.device.registers.read(at, bytes))
     }
     fn mmio_write(&self, at: u64, bytes: u8, value: u64) -> bool {
-        self.device.registers.write(at, bytes, value);
-        true
+        let arrives = self.arrives(at, bytes);
+        if arrives {
+            self.device.registers.write(at, bytes, value);
+        }
+        arrives
     }
 }
 

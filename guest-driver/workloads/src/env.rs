@@ -56,6 +56,13 @@ pub trait Env {
     }
 }
 
+/// Whether an access arrives at the device as it was made, in whatever VMM: one that is not aligned
+/// may be split into several that are (QEMU does), and those are accesses like any other.
+#[must_use]
+pub const fn is_whole(at: u64, bytes: u8) -> bool {
+    bytes > 0 && at.is_multiple_of(bytes as u64)
+}
+
 /// Reads a whole number out of the arguments.
 pub(crate) fn number<E: Env>(env: &E, key: &str, default: u64) -> u64 {
     env.arg(key).and_then(|text| text.parse().ok()).unwrap_or(default)

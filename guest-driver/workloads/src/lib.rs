@@ -33,7 +33,7 @@ mod staging;
 mod stress;
 mod vecadd;
 
-pub use env::{Env, GuestPages};
+pub use env::{Env, GuestPages, is_whole};
 pub use failure::Failure;
 
 use turnstile_driver::Transport;

@@ -15,5 +15,6 @@ pub use backend::{Backend, BackendEvent, Description, Done, Fault, Outcome, Tick
 pub use mailbox::Mailbox;
 pub use memory::{MemoryError, MemoryId, Piece, SharedRegion};
 pub use op::{
-    BackendOp, BufferId, Code, FunctionId, Home, Place, ProgramId, QueueId, RegionId, SpaceId,
+    BackendOp, BufferId, Code, FunctionId, Home, Isolation, Place, ProgramId, QueueId, RegionId,
+    SpaceId,
 };

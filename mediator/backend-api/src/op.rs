@@ -56,6 +56,19 @@ pub enum Code {
     Listed(Box<[u8]>),
 }
 
+/// How a space shares the GPU with others. A backend with no such choice pays it no attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// At the same time as others, which a fault would end too: only programs that cannot fault are
+    /// loaded.
+    Concurrent {
+        /// Most of the multiprocessors, in percent; `None`: all.
+        sm_percent: Option<u8>,
+    },
+    /// In turns: a fault stays in the space.
+    Exclusive,
+}
+
 /// Kernel parameters: a private copy, relocations applied. Up to 128 bytes need no allocation.
 pub type Params = SmallVec<[u8; 128]>;
 
@@ -74,6 +87,8 @@ pub enum BackendOp {
         memory_bytes: u64,
         /// Share relative to other spaces, 1 to 1000.
         weight: u32,
+        /// How it shares the GPU.
+        isolation: Isolation,
     },
     /// Ends everything that runs in a space and frees it. Answered when nothing of it is left: no
     /// memory, no mapping, nothing running.

@@ -6,5 +6,8 @@
 
 pub mod audit;
 pub mod commands;
+pub mod control;
+pub mod daemon;
 pub mod runtime;
+pub mod state;
 pub mod tenants;

@@ -10,7 +10,7 @@ use turnstile_abi::{
     Completion, Descriptor, Handle, Kind, Opcode, Request, Rights, SharedMemory, Status, regs,
 };
 use turnstile_backend_api::{
-    BackendOp, BufferId, FunctionId, Home, Piece, ProgramId, QueueId, RegionId, SpaceId,
+    BackendOp, BufferId, FunctionId, Home, Isolation, Piece, ProgramId, QueueId, RegionId, SpaceId,
 };
 use turnstile_policy::{AuditLevel, Authorized, Resource, authorize};
 
@@ -282,7 +282,14 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         self.t.sessions.push(key);
         let grants = &self.t.policy.grants;
         let memory_bytes = grants.buffer.as_ref().map_or(0, |b| b.max_bytes);
-        let op = BackendOp::SpaceOpen { space, memory_bytes, weight: self.t.policy.weight };
+        let isolation = match self.t.policy.isolation {
+            turnstile_policy::Isolation::Concurrent => {
+                Isolation::Concurrent { sm_percent: self.t.policy.sm_percent }
+            }
+            turnstile_policy::Isolation::Exclusive => Isolation::Exclusive,
+        };
+        let weight = self.t.policy.weight;
+        let op = BackendOp::SpaceOpen { space, memory_bytes, weight, isolation };
         Ok(self.start(key, handle, op))
     }
 

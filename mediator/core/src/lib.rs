@@ -23,10 +23,12 @@ mod queue;
 mod registers;
 mod schedule;
 mod tenant;
+mod view;
 mod work;
 
 pub use effects::{AuditEvent, Effects, Finished, ProgramRefused, TenantId, VerifyJob, What};
-pub use mediator::{Mediator, Poll, Settings, TenantView};
+pub use mediator::{Mediator, Poll, Settings};
 pub use memory_map::{GuestMemory, MAX_PIECES, MapError};
 pub use registers::{Registers, Wrote};
 pub use tenant::{Attachment, Counters, Life};
+pub use view::{ObjectView, SessionView, TenantView};

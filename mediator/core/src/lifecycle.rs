@@ -327,6 +327,13 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if self.session(key).is_some_and(|s| s.dead.is_none()) {
             self.audit(What::BackendLost { why });
             self.close_session(key, Status::DeviceLost);
+            if !self.t.policy.recover && matches!(self.t.life, Life::Enabled) {
+                // For good, unless the operator lets it start over.
+                self.t.life = Life::Revoked;
+                self.close_all(Status::DeviceLost);
+                self.t.registers.set_last_error(Status::DeviceLost);
+                self.t.registers.settle(self.t.device_status());
+            }
         }
     }
 
@@ -347,8 +354,8 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if control.is_empty() {
             return;
         }
-        if self.t.life == Life::Revoked && self.t.policy.recover && self.t.sessions.is_empty() {
-            // The policy lets a revoked driver start over, after a reset.
+        if self.t.life == Life::Revoked && self.t.pardoned && self.t.sessions.is_empty() {
+            // The operator lets a revoked driver start over, after a reset.
             if control.contains(Control::RESET) {
                 self.t.life = Life::Disabled;
             }
@@ -418,10 +425,34 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             return;
         }
         self.t.life = Life::Revoked;
+        self.t.pardoned = false;
         self.audit(What::Revoked);
         self.close_all(Status::Revoked);
         self.t.registers.set_last_error(Status::Revoked);
         self.t.registers.settle(self.t.device_status());
+    }
+
+    /// The operator takes one session away. `false`: there is none of that number that is open.
+    pub(crate) fn revoke_session(&mut self, number: u64) -> bool {
+        let wanted = |key: &ObjKey| self.session(*key).is_some_and(|s| s.space.0 == number);
+        let Some(key) = self.t.sessions.iter().copied().find(wanted) else { return false };
+        if self.session(key).is_none_or(|s| s.dead.is_some()) {
+            return false;
+        }
+        self.audit(What::Revoked);
+        // A creation or an end in this session that the driver waits for is over.
+        let own = |wait: &AdminWait| match *wait {
+            AdminWait::Created(object, _) | AdminWait::Gone(object) => {
+                self.t.objects.get(object).is_some_and(|o| o.session == key)
+            }
+        };
+        let waits = self.t.admin.as_ref().and_then(|a| a.command.as_ref()).map(|c| c.wait);
+        if waits.is_some_and(|wait| own(&wait)) {
+            self.answer_admin(|_| true, Status::Revoked, 0, 0);
+        }
+        self.close_session(key, Status::Revoked);
+        self.t.registers.set_last_error(Status::Revoked);
+        true
     }
 
     // --- Guest memory --------------------------------------------------------------------------

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use slotmap::{Key, KeyData, SlotMap};
 use turnstile_abi::SharedMemory;
 use turnstile_backend_api::{BackendEvent, Code, Done, SpaceId, Ticket};
-use turnstile_policy::{Resource, TenantPolicy, TokenBucket};
+use turnstile_policy::{TenantPolicy, TokenBucket};
 
 use crate::context::{Context, Ids, OpenKey, OpenOp, Purpose};
 use crate::effects::{Effects, ProgramRefused, TenantId, What};
 use crate::memory_map::{GuestMemory, MapError};
 use crate::schedule::Round;
-use crate::tenant::{Attachment, Counters, Life, Tenant};
+use crate::tenant::{Attachment, Life, Tenant};
 use turnstile_abi::Status;
 
 /// Settings of a mediator.
@@ -47,30 +47,9 @@ pub struct Poll {
     pub wake_at_ns: Option<u64>,
 }
 
-/// A look at a tenant, for tables and metrics.
-#[derive(Clone, Debug)]
-pub struct TenantView {
-    /// Its policy.
-    pub policy: Arc<TenantPolicy>,
-    /// Where its device is in its life.
-    pub life: Life,
-    /// Whether the operator paused it.
-    pub paused: bool,
-    /// What it did.
-    pub counters: Counters,
-    /// Work commands at the backend.
-    pub in_flight: u32,
-    /// Live capabilities.
-    pub handles: u32,
-    /// Register accesses refused.
-    pub registers_refused: u64,
-    /// What it holds, by resource.
-    pub used: Vec<(Resource, u64)>,
-}
-
 /// The state machine.
 pub struct Mediator<M> {
-    tenants: SlotMap<TenantId, Tenant<M>>,
+    pub(crate) tenants: SlotMap<TenantId, Tenant<M>>,
     open: SlotMap<OpenKey, OpenOp>,
     ids: Ids,
     hot: Vec<TenantId>,
@@ -159,43 +138,46 @@ impl<M: SharedMemory> Mediator<M> {
         });
     }
 
+    /// Revokes one session, by the number its [`SessionView`](crate::SessionView) has. `false`: the
+    /// tenant has no such session, or it is closing already.
+    pub fn revoke_session<F: Effects>(
+        &mut self,
+        id: TenantId,
+        number: u64,
+        now: u64,
+        fx: &mut F,
+    ) -> bool {
+        self.step(id, now, fx, |c| c.revoke_session(number)).unwrap_or(false)
+    }
+
+    /// Lets a revoked tenant's driver start over: it may reset the device once it holds nothing any
+    /// more.
+    pub fn pardon<F: Effects>(&mut self, id: TenantId, now: u64, fx: &mut F) {
+        self.step(id, now, fx, |c| c.t.pardoned = true);
+    }
+
     /// Stops or resumes serving a tenant's rings.
     pub fn pause<F: Effects>(&mut self, id: TenantId, paused: bool, now: u64, fx: &mut F) {
         self.step(id, now, fx, |c| c.t.paused = paused);
     }
 
     /// Puts a new policy in force, from the next command on. What the tenant holds beyond a lower
-    /// quota stays; it gets no more.
+    /// quota stays; it gets no more. Returns the policy before, so that the caller decides where its
+    /// memory is freed.
     pub fn set_policy<F: Effects>(
         &mut self,
         id: TenantId,
         policy: Arc<TenantPolicy>,
         now: u64,
         fx: &mut F,
-    ) {
+    ) -> Option<Arc<TenantPolicy>> {
         self.step(id, now, fx, |c| {
             match (&mut c.t.bucket, policy.rate) {
                 (Some(bucket), Some(rate)) => bucket.set_rate(rate, now),
                 (bucket, rate) => *bucket = rate.map(|rate| TokenBucket::new(rate, now)),
             }
             c.t.turn.throttled_until_ns = 0;
-            c.t.policy = policy;
-        });
-    }
-
-    /// A look at a tenant.
-    #[must_use]
-    pub fn view(&self, id: TenantId) -> Option<TenantView> {
-        let t = self.tenants.get(id)?;
-        Some(TenantView {
-            policy: t.policy.clone(),
-            life: t.life,
-            paused: t.paused,
-            counters: t.counters,
-            in_flight: t.in_flight,
-            handles: t.caps.len(),
-            registers_refused: t.registers.refused(),
-            used: Resource::ALL.iter().map(|&r| (r, t.ledger.used(r))).collect(),
+            std::mem::replace(&mut c.t.policy, policy)
         })
     }
 

@@ -37,8 +37,8 @@ impl<M> Tenant<M> {
     }
 
     fn may_submit(&self) -> bool {
-        let limit = self.policy.grants.queue.as_ref().map_or(0, |q| q.max_in_flight);
-        self.in_flight < limit
+        // Without the grant (a reload took it away) commands are fetched and denied.
+        self.policy.grants.queue.as_ref().is_none_or(|q| self.in_flight < q.max_in_flight)
     }
 }
 

@@ -41,7 +41,8 @@ pub enum Life {
         /// The driver asked to be enabled as well.
         enable: bool,
     },
-    /// Revoked by the operator: nothing is served any more.
+    /// Revoked by the operator, or its backend lost under a policy without `recover`: nothing is served
+    /// any more unless the operator pardons it.
     Revoked,
     /// The tenant is gone; sessions are closing.
     Detaching,
@@ -136,6 +137,8 @@ pub(crate) struct Tenant<M> {
     pub(crate) aperture_memory: MemoryId,
     pub(crate) life: Life,
     pub(crate) paused: bool,
+    /// The operator lets it start over after a revocation.
+    pub(crate) pardoned: bool,
     pub(crate) caps: CapTable,
     pub(crate) objects: SlotMap<ObjKey, Object>,
     /// Live sessions, closing ones included.
@@ -178,6 +181,7 @@ impl<M> Tenant<M> {
             aperture_memory,
             life: Life::Disabled,
             paused: false,
+            pardoned: false,
             caps: CapTable::default(),
             objects: SlotMap::with_key(),
             sessions: Vec::new(),

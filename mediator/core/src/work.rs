@@ -136,6 +136,10 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
         if request.opcode().info().class != Class::Work {
             return Err(Status::WrongQueue.into());
         }
+        if self.t.policy.grants.queue.is_none() {
+            // The queue is from before a reload that took the grant away.
+            return Err(Status::Denied.into());
+        }
         let authorized = authorize(&self.t.policy, request)?;
         self.translate_work(authorized, origin)
     }
@@ -309,6 +313,10 @@ impl<M: SharedMemory, F: Effects> Context<'_, M, F> {
             let Body::Buffer { address, bytes: size, .. } = object.body else { return Err(bad) };
             if offset > size {
                 return Err(Refusal::new(Status::OutOfRange, size));
+            }
+            if address == 0 {
+                // The backend's kernels do not reach this buffer; copies do.
+                return Err(Status::Unsupported.into());
             }
             let at = at as usize;
             let slot = params.get_mut(at..at.saturating_add(8)).filter(|_| at.is_multiple_of(8));

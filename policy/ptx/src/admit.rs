@@ -3,8 +3,11 @@
 use crate::check::{Refusal, check};
 use crate::contract::{Arena, BlockShape, GuardMode};
 use crate::guard::{self, GuardOptions};
+use crate::hash::HashSet;
 use crate::parse::{Limits, ParseError, parse};
-use crate::print::print;
+use crate::print::{Printed, print};
+use crate::tree::Module;
+use crate::variants::Source;
 use crate::verify::{self, VerifiedModule, VerifyError};
 use crate::view::ViewError;
 
@@ -80,6 +83,9 @@ pub enum PtxError {
     /// a limit of the guard or the verifier; the image is refused all the same.
     #[error("not verified: {0}")]
     Verify(#[from] VerifyError),
+    /// A variant for a launch cannot stand in for the module.
+    #[error("no variant: {0}")]
+    Variant(&'static str),
     /// A guard was asked for and no arena given. A mistake of the caller, not of the image.
     #[error("guard mode {0:?} needs an arena")]
     NoArena(GuardMode),
@@ -93,7 +99,7 @@ impl PtxError {
             Self::Refused(refusal) => refusal.span().line,
             Self::Guard(refusal) => refusal.span().line,
             Self::View(ViewError::TooLarge { at, .. } | ViewError::Unsized { at, .. }) => at.line,
-            Self::Verify(_) | Self::NoArena(_) => 0,
+            Self::Verify(_) | Self::Variant(_) | Self::NoArena(_) => 0,
         };
         (line != 0).then_some(line)
     }
@@ -111,16 +117,33 @@ pub fn admit(image: &[u8], admission: &Admission) -> Result<VerifiedModule, PtxE
         return Ok(verify::allow(printed.text, printed.lines)?);
     }
     let options = admission.options()?;
-    let attempt = |options: &GuardOptions| -> Result<VerifiedModule, PtxError> {
-        let (guarded, report) = guard::guard(&module, options)?;
-        let printed = print(&guarded);
-        Ok(verify::verify(printed.text, printed.lines, options.mode, options.arena, report)?)
-    };
-    match attempt(&options) {
-        // The verifier cannot follow some proof of the guard's: without proofs there is none to follow.
-        Err(PtxError::Verify(error)) if error.is_unproved() => {
-            attempt(&GuardOptions { proofs: false, ..options })
-        }
-        done => done,
+    let verified = guard_and_verify(&module, &options)?;
+    Ok(match options.mode {
+        GuardMode::Fence => verified.made_from(Source { module, options }),
+        _ => verified,
+    })
+}
+
+/// Most lines whose proofs are given up one by one; then all are.
+const DOUBTS: usize = 6;
+
+/// Guards a checked module and verifies what comes out.
+pub(crate) fn guard_and_verify(
+    module: &Module,
+    options: &GuardOptions,
+) -> Result<VerifiedModule, PtxError> {
+    let (mut doubts, mut options) = (HashSet::default(), *options);
+    loop {
+        let (guarded, report) = guard::guard_doubting(module, &options, &doubts)?;
+        let Printed { text, lines } = print(&guarded);
+        let source_lines = lines.clone();
+        let error = match verify::verify(text, lines, options.mode, options.arena, report) {
+            Err(error) if error.is_unproved() && options.proofs => error,
+            done => return Ok(done?),
+        };
+        // The verifier cannot follow some proof of the guard's: do without it, and in the end without any.
+        let index = usize::try_from(error.line().saturating_sub(1)).unwrap_or(usize::MAX);
+        let line = source_lines.get(index).copied().unwrap_or(0);
+        options.proofs = line != 0 && doubts.len() < DOUBTS && doubts.insert(line);
     }
 }

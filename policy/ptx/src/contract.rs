@@ -19,6 +19,11 @@ pub enum GuardMode {
 /// immediate offset of at most this cannot reach anyone else.
 pub const RED_ZONE: u64 = 16 << 20;
 
+/// Bytes on both sides of an arena that backends map (to a sink of the tenant's own, over and over; it
+/// is address space, not memory): a pointer into the arena plus a 32-bit index of up to 16 bytes
+/// each cannot leave them. It is what the runtime guards for; see [`Arena::with_red_zone`].
+pub const WIDE_RED_ZONE: u64 = 64 << 30;
+
 /// A range of device addresses that is a tenant's own: 2^k bytes, 1 GiB to 64 TiB, aligned to its
 /// size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +155,72 @@ pub struct PointerContract {
     pub align: u64,
 }
 
+/// What a launch brings, as far as contracts speak of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Threads of a block.
+    pub block: BlockShape,
+    /// Bytes of dynamic shared memory.
+    pub dynamic_shared: u64,
+    /// The parameter block, each parameter at its natural alignment: the very bytes that the kernel will
+    /// read.
+    pub params: &'a [u8],
+}
+
+/// Which promise a launch does not keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenPromise {
+    /// Another block shape.
+    #[error("the module is guarded for blocks of {} x {} x {} threads: launch that, or take another variant", .0.x, .0.y, .0.z)]
+    Block(BlockShape),
+    /// Too little dynamic shared memory.
+    #[error("the kernel needs {0} bytes of dynamic shared memory: raise the launch's to that")]
+    DynamicShared(u64),
+    /// A parameter that must be an address in the arena is none.
+    #[error(
+        "the parameter at offset {offset} is {value:#x}, no address in the arena that is a multiple of {align}"
+    )]
+    Pointer {
+        /// Byte offset in the parameter block.
+        offset: u64,
+        /// What it holds; zero when the block ends before it.
+        value: u64,
+        /// Alignment that was promised.
+        align: u64,
+    },
+}
+
+impl KernelContract {
+    /// Whether a launch keeps every promise.
+    ///
+    /// # Errors
+    /// [`BrokenPromise`]: the first that it does not.
+    pub fn admits(&self, arena: Arena, terms: &Terms<'_>) -> Result<(), BrokenPromise> {
+        if let Some(block) = self.block
+            && block != terms.block
+        {
+            return Err(BrokenPromise::Block(block));
+        }
+        if terms.dynamic_shared < self.dynamic_shared {
+            return Err(BrokenPromise::DynamicShared(self.dynamic_shared));
+        }
+        for &PointerContract { offset, align } in &self.pointers {
+            let value = pointer(terms.params, offset).unwrap_or(0);
+            if !value.is_multiple_of(align) || !arena.contains(value, align) {
+                return Err(BrokenPromise::Pointer { offset, value, align });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The 64-bit word at an offset of a parameter block.
+fn pointer(params: &[u8], offset: u64) -> Option<u64> {
+    let start = usize::try_from(offset).ok()?;
+    let bytes = params.get(start..start.checked_add(8)?)?;
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
 /// The contract of a module: one entry for each kernel that needs more than the default, which is
 /// any block shape, no dynamic shared memory, and no promise about parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,6 +230,19 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// Whether a launch of a kernel keeps every promise; a kernel without an entry asks for none.
+    ///
+    /// # Errors
+    /// [`BrokenPromise`]: the first that it does not.
+    pub fn admits(
+        &self,
+        kernel: &str,
+        arena: Arena,
+        terms: &Terms<'_>,
+    ) -> Result<(), BrokenPromise> {
+        self.kernel(kernel).map_or(Ok(()), |entry| entry.admits(arena, terms))
+    }
+
     /// The entry for a kernel.
     pub fn kernel(&self, name: &str) -> Option<&KernelContract> {
         self.kernels.iter().find(|entry| &*entry.kernel == name)

@@ -46,8 +46,19 @@ impl Token<'_> {
     }
 }
 
+/// What may follow the first byte of an identifier.
+const FOLLOW: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$';
+        byte += 1;
+    }
+    table
+};
+
 fn is_follow(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$'
+    FOLLOW[byte as usize]
 }
 
 /// The lexer: a cursor over the text with one token of look-ahead kept by the parser.
@@ -93,6 +104,7 @@ impl<'a> Lexer<'a> {
                     self.position += 1;
                 }
                 b' ' | b'\t' | b'\r' | 0x0b | 0x0c => self.position += 1,
+                byte if byte > b' ' && byte != b'/' => return Ok(()),
                 b'/' if self.byte(1) == b'/' => {
                     while self.position < self.bytes.len() && self.byte(0) != b'\n' {
                         self.position += 1;
@@ -161,9 +173,8 @@ impl<'a> Lexer<'a> {
 
     fn take_while(&mut self, keep: impl Fn(u8) -> bool) -> &'a str {
         let start = self.position;
-        while self.position < self.bytes.len() && keep(self.bytes[self.position]) {
-            self.position += 1;
-        }
+        let rest = self.bytes.get(start..).unwrap_or(&[]);
+        self.position += rest.iter().position(|byte| !keep(*byte)).unwrap_or(rest.len());
         // Callers keep ASCII only, so both ends are character boundaries.
         self.text.get(start..self.position).unwrap_or("")
     }
@@ -184,7 +195,7 @@ impl<'a> Lexer<'a> {
         if word.len() > MAX_NAME_BYTES {
             return Err(ParseError::limit(span, "bytes in one identifier", MAX_NAME_BYTES));
         }
-        if !self.allow_reserved && word.contains(RESERVED) {
+        if !self.allow_reserved && word.bytes().any(|b| b == b'$') && word.contains(RESERVED) {
             return Err(ParseError::syntax(
                 span,
                 format!("identifiers with `{RESERVED}` belong to the guard; rename this one"),

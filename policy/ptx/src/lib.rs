@@ -15,14 +15,19 @@ pub mod opcode;
 pub mod parse;
 pub mod print;
 pub mod tree;
+mod variants;
 mod verify;
 pub mod view;
 
 pub use admit::{Admission, PtxError, admit};
 pub use check::{Refusal, check};
-pub use contract::{Arena, ArenaError, BlockShape, Contract, GuardMode, KernelContract, RED_ZONE};
+pub use contract::{
+    Arena, ArenaError, BlockShape, BrokenPromise, Contract, GuardMode, KernelContract, RED_ZONE,
+    Terms, WIDE_RED_ZONE,
+};
 pub use parse::{Limits, ParseError, parse, parse_guarded};
 pub use print::{Printed, print, print_instruction};
 pub use tree::{Module, RESERVED};
+pub use variants::{Choice, LaunchShape, MAX_VARIANTS, Variants};
 pub use verify::{Reason, VerifiedModule, VerifyError, verify_text};
 pub use view::{Kernel, ModuleView};

@@ -16,6 +16,7 @@ pub(crate) enum Attach {
     MicroVm(MicroVm),
     Process(Process),
     VfioUser(VfioUser),
+    Rpc(Rpc),
 }
 
 words! {
@@ -27,6 +28,8 @@ words! {
         Process = "process",
         /// Another VMM.
         VfioUser = "vfio-user",
+        /// A client of the capability RPC.
+        Rpc = "rpc",
     }
 }
 
@@ -46,6 +49,7 @@ impl Decode for Attach {
             Kind::MicroVm => MicroVm::decode(reader, at).map(Attach::MicroVm),
             Kind::Process => Process::decode(reader, at).map(Attach::Process),
             Kind::VfioUser => VfioUser::decode(reader, at).map(Attach::VfioUser),
+            Kind::Rpc => Rpc::decode(reader, at).map(Attach::Rpc),
         }
     }
 }
@@ -60,6 +64,7 @@ impl JsonSchema for Attach {
                 generator.subschema_for::<MicroVm>(),
                 generator.subschema_for::<Process>(),
                 generator.subschema_for::<VfioUser>(),
+                generator.subschema_for::<Rpc>(),
             ]
         })
     }
@@ -86,6 +91,14 @@ words! {
     enum VfioUserKind("\"vfio-user\"", "\"vfio-user\"") {
         /// A virtual machine of QEMU, Cloud Hypervisor or another VMM that speaks vfio-user.
         VfioUser = "vfio-user",
+    }
+}
+
+words! {
+    /// The kind of an RPC client.
+    enum RpcKind("\"rpc\"", "\"rpc\"") {
+        /// A process that holds the GPU as object capabilities, over Cap'n Proto RPC.
+        Rpc = "rpc",
     }
 }
 
@@ -153,6 +166,23 @@ record! {
         /// Permission bits of the socket, in octal.
         default mode: Mode = Mode(0o600);
         /// Id of the group that the socket is given to. Without it, the group that runs Turnstile.
+        optional group: Id;
+        /// User ids that may connect. Without it, whoever the socket's permissions let through.
+        optional users: Vec<At<Id>>;
+    }
+}
+
+record! {
+    /// A process on the host that connects to a socket and speaks Cap'n Proto RPC. A second socket,
+    /// named like the first with `.map` added, hands out the memory of mapped buffers.
+    struct Rpc("an object", "{ \"kind\": \"rpc\", \"socket\": \"/run/turnstile/a.sock\" }") {
+        /// Chooses this record.
+        required kind: RpcKind;
+        /// The socket that Turnstile listens on for this tenant.
+        required socket: SocketPath;
+        /// Permission bits of both sockets, in octal.
+        default mode: Mode = Mode(0o600);
+        /// Id of the group that both sockets are given to. Without it, the group that runs Turnstile.
         optional group: Id;
         /// User ids that may connect. Without it, whoever the socket's permissions let through.
         optional users: Vec<At<Id>>;

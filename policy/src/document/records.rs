@@ -160,6 +160,9 @@ record! {
         default fsync: Fsync = Fsync::Every(SECOND);
         /// Size at which a new file is begun. Without it, never.
         optional rotate: Size<{ 64 * KIB }, { MOST }>;
+        /// Age at which a new file is begun, with the next line, though it is not full. Without it,
+        /// never.
+        optional rotate_after: Span<{ 60 * SECOND }, { 366 * 24 * HOUR }>;
         /// Full files kept.
         default keep: Count<1, 1000> = Count(8);
         /// What happens when the log cannot be written, as on a full disk.
@@ -228,7 +231,7 @@ record! {
         /// power of two. 16MiB, unless `defaults` says otherwise.
         optional aperture: Aperture;
         /// Whether a reset of its device brings it back after its backend was lost. `true`, unless
-        /// `defaults` says otherwise. Revocation is final either way.
+        /// `defaults` says otherwise. A revocation stands either way.
         optional recover: bool;
     }
 }

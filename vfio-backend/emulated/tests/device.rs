@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use turnstile_abi::{SharedMemory, Status};
 use turnstile_backend_api::op::Params;
 use turnstile_backend_api::{
-    Backend, BackendEvent, BackendOp, BufferId, Code, FunctionId, Home, MemoryId, Outcome, Piece,
-    Place, ProgramId, QueueId, RegionId, SharedRegion, SpaceId, Ticket,
+    Backend, BackendEvent, BackendOp, BufferId, Code, FunctionId, Home, Isolation, MemoryId,
+    Outcome, Piece, Place, ProgramId, QueueId, RegionId, SharedRegion, SpaceId, Ticket,
 };
 use turnstile_emulated::device::{EmulatedGpu, Script, Scripted, Settings, Trouble};
 use turnstile_ptx::{Admission, Limits, admit};
@@ -37,7 +37,12 @@ impl Bench {
         let host = Arc::new(SharedRegion::create("test", MIB).unwrap());
         let mut bench = Bench { gpu, host, next: 0, answers: HashMap::new(), lost: Vec::new() };
         bench.gpu.add_memory(HOST, bench.host.clone());
-        bench.ok(BackendOp::SpaceOpen { space: SPACE, memory_bytes: 16 * MIB, weight: 1 });
+        bench.ok(BackendOp::SpaceOpen {
+            space: SPACE,
+            memory_bytes: 16 * MIB,
+            weight: 1,
+            isolation: Isolation::Exclusive,
+        });
         bench.ok(BackendOp::QueueOpen { space: SPACE, queue: QUEUE });
         let piece = Piece { memory: HOST, offset: 0, bytes: MIB };
         let access = turnstile_abi::request::Access::ReadWrite;
@@ -165,7 +170,12 @@ fn buffers_and_variables_share_one_quota() {
     assert_eq!(b.buffer(2, 6 * MIB).status, Status::Ok);
     // The device's own limit holds over all spaces: 64 MiB, of which 16 are in use.
     let other = SpaceId(2);
-    b.ok(BackendOp::SpaceOpen { space: other, memory_bytes: 1 << 30, weight: 1 });
+    b.ok(BackendOp::SpaceOpen {
+        space: other,
+        memory_bytes: 1 << 30,
+        weight: 1,
+        isolation: Isolation::Exclusive,
+    });
     let create = |id, bytes| BackendOp::BufferCreate {
         space: other,
         buffer: BufferId(id),
@@ -254,5 +264,10 @@ fn a_space_that_dies_answers_everything_and_says_so() {
     assert_eq!(b.buffer(2, 4096).status, Status::DeviceLost);
     b.ok(BackendOp::SpaceClose { space: SPACE });
     assert_eq!(b.lost, [SPACE]);
-    b.ok(BackendOp::SpaceOpen { space: SpaceId(3), memory_bytes: 64 * MIB, weight: 1 });
+    b.ok(BackendOp::SpaceOpen {
+        space: SpaceId(3),
+        memory_bytes: 64 * MIB,
+        weight: 1,
+        isolation: Isolation::Exclusive,
+    });
 }

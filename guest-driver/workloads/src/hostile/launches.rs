@@ -403,14 +403,26 @@ pub(super) fn trap<T: Transport, E: Env>(lab: &mut Lab<'_, T, E>) -> Result<Outc
 pub(super) fn endless<T: Transport, E: Env>(lab: &mut Lab<'_, T, E>) -> Result<Outcome, Failure> {
     let limit = lab.limits.launch_timeout_ns;
     let clock = lab.transport;
-    on_the_range(lab, |_, range| {
+    let outcome = on_the_range(lab, |_, range| {
+        let function = range.program.function("endless").during("get a kernel")?;
         let start = clock.now_ns();
-        among("an endless loop", 0, range.run("endless", 0)?, &[Status::Timeout])?;
+        among("an endless loop", 0, range.run_function(&function, 0)?, &[Status::Timeout])?;
         let took = clock.now_ns().saturating_sub(start);
         // Ended by the limit, and not long after it: within the limit again, and ten seconds.
         let late = took > limit.saturating_mul(2).saturating_add(10_000_000_000);
         same("ended late", took, late.into(), 0)?;
-        range.fine()?;
+        match function.release() {
+            // A GPU that cannot end a kernel alone ends the session with it.
+            Err(Error::Status { status: Status::DeviceLost, .. } | Error::Lost) => {}
+            released => {
+                released.during("release a kernel")?;
+                range.fine()?;
+            }
+        }
         Ok(Outcome::Refused("timeout"))
-    })
+    })?;
+    if matches!(outcome, Outcome::Refused(_)) {
+        on_the_range(lab, |_, range| range.fine().map(|()| Outcome::Refused("timeout")))?;
+    }
+    Ok(outcome)
 }

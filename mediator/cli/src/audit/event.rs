@@ -14,6 +14,27 @@ pub enum Event {
     Tenant(TenantEvent),
     /// About a tenant's device, as the mediator sees it.
     Device(DeviceEvent),
+    /// About what an operator ordered.
+    Operator(OperatorEvent),
+}
+
+/// An order of an operator that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OperatorEvent {
+    /// Always `operator`.
+    pub event: &'static str,
+    /// `pause`, `resume`, `revoke`, `revoke_session`, `kill` or `reload`.
+    pub action: &'static str,
+    /// User who ordered it, by the kernel's word.
+    pub uid: u32,
+    /// Process that ordered it.
+    pub pid: u32,
+    /// The session it was about, if it was about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// About the log itself.
@@ -37,6 +58,12 @@ pub enum LogEvent {
     Rotated {
         /// Name the file gets.
         to: String,
+    },
+    /// The log's file was missing or empty when the daemon opened it, so the chain goes on after the
+    /// last full file. Whatever stood in the missing one is not in this log.
+    Resumed {
+        /// Name of the file that the chain goes on after.
+        after: String,
     },
     /// Bytes before this line are not a record: the daemon or the machine died, or the disk was
     /// full, while they were written.
@@ -74,7 +101,7 @@ pub enum LogEvent {
 pub enum TenantEvent {
     /// Its guest or process was started.
     Started {
-        /// `microvm`, `process` or `vfio-user`.
+        /// `microvm`, `process`, `vfio-user` or `rpc`.
         frontend: String,
     },
     /// Its guest or process ended.
@@ -84,7 +111,7 @@ pub enum TenantEvent {
         /// Whether its own check passed.
         passed: bool,
     },
-    /// Its VMM, which somebody else runs, is not connected any more.
+    /// Its VMM or client, which somebody else runs, is not connected any more.
     Left {
         /// How.
         how: String,
@@ -112,5 +139,11 @@ impl From<TenantEvent> for Event {
 impl From<DeviceEvent> for Event {
     fn from(event: DeviceEvent) -> Event {
         Event::Device(event)
+    }
+}
+
+impl From<OperatorEvent> for Event {
+    fn from(event: OperatorEvent) -> Event {
+        Event::Operator(event)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
 use super::chain::{Chain, Hash};
 use super::event::{Event, LogEvent};
+use super::tap::Tap;
 use super::verify;
 use super::writer::AuditError;
 
@@ -43,10 +45,11 @@ impl Sink for File {
     }
 }
 
-/// Sizes after which a file is closed and after which old files go.
+/// When a file is closed, and how many old ones stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rotation {
     pub(super) bytes: u64,
+    pub(super) after: Option<Duration>,
     pub(super) keep: usize,
 }
 
@@ -61,9 +64,13 @@ pub(super) struct LogFile {
     /// Records before this run.
     before: u64,
     bytes: u64,
+    /// Time of its first record.
+    begun: SystemTime,
     line: Vec<u8>,
     /// Rotated files, oldest first.
     rotated: Vec<PathBuf>,
+    /// Who watches.
+    tap: Arc<Tap>,
 }
 
 impl LogFile {
@@ -80,16 +87,31 @@ impl LogFile {
                 what: problem.what.clone(),
             });
         }
-        let bytes = file.metadata().map(|m| m.len()).unwrap_or(0);
-        let chain = Chain { seq: report.last_seq, head: report.head };
-        let rotated = rotated_files(path);
+        let failed = |source| AuditError::Open { path: path.into(), source };
+        let metadata = file.metadata().map_err(failed)?;
+        let mut rotated = rotated_files(path);
+        // A crash in the middle of a rotation leaves the file under both names.
+        rotated.retain(|other| {
+            let same = fs::metadata(other).is_ok_and(|other| other.ino() == metadata.ino());
+            !(same && fs::remove_file(other).is_ok())
+        });
+        let mut chain = Chain { seq: report.last_seq, head: report.head };
+        let mut resumes = None;
+        if let (0, Some(last)) = (report.records, rotated.last()) {
+            chain = end_of(last)?;
+            resumes = Some(name(last));
+        }
         let mut log = LogFile::over(path, Box::new(file), rotation, chain);
         log.torn = report.torn;
         log.open_line = report.open_line;
-        log.bytes = bytes;
+        log.bytes = metadata.len();
+        log.begun = report.begun.unwrap_or(log.begun);
         log.rotated = rotated;
-        log.append(SystemTime::now(), None, &opened(None))
-            .map_err(|source| AuditError::Open { path: path.into(), source })?;
+        log.append(SystemTime::now(), None, &opened(resumes.clone())).map_err(failed)?;
+        if let Some(after) = resumes {
+            let resumed = Event::Log(LogEvent::Resumed { after });
+            log.append(SystemTime::now(), None, &resumed).map_err(failed)?;
+        }
         Ok(log)
     }
 
@@ -109,9 +131,16 @@ impl LogFile {
             open_line: false,
             before: chain.seq,
             bytes: 0,
+            begun: SystemTime::now(),
             line: Vec::with_capacity(1024),
             rotated: Vec::new(),
+            tap: Arc::default(),
         }
+    }
+
+    /// What shows each line to who watches.
+    pub(super) fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     /// Where the chain stands.
@@ -178,38 +207,49 @@ impl LogFile {
         self.bytes += done as u64;
         self.torn = None;
         self.chain = next;
+        self.tap.show(&self.line);
         Ok(())
     }
 
-    /// Starts a new file if this one is full.
-    pub(super) fn rotate_if_full(&mut self) -> io::Result<()> {
-        if self.bytes < self.rotation.bytes {
+    /// Starts a new file if this one is full or old.
+    pub(super) fn rotate_if_due(&mut self, now: SystemTime) -> io::Result<()> {
+        let age = now.duration_since(self.begun).unwrap_or_default();
+        let old = self.rotation.after.is_some_and(|after| age >= after);
+        if self.bytes < self.rotation.bytes && !old {
             return Ok(());
         }
-        let result = self.rotate();
+        let result = self.rotate(now);
         if result.is_err() {
             // Not again for every record: after another file's worth.
-            self.bytes = 0;
+            (self.bytes, self.begun) = (0, now);
         }
         result
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    /// The new file is whole before it takes the name, and the name is never without a file: whenever
+    /// the machine dies, the chain can be followed and continued.
+    fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         let to = rotated_name(&self.path, self.chain.seq + 1);
-        let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // The new file is opened first: if that fails, this one just goes on.
         let mut fresh = self.path.as_os_str().to_owned();
         fresh.push(".next");
         let fresh = PathBuf::from(fresh);
         let _ = fs::remove_file(&fresh);
-        let next = open_locked(&fresh).map_err(io::Error::other)?;
-        self.append(SystemTime::now(), None, &Event::Log(LogEvent::Rotated { to: name(&to) }))?;
+        let mut next = open_locked(&fresh).map_err(io::Error::other)?;
+        self.append(now, None, &Event::Log(LogEvent::Rotated { to: name(&to) }))?;
         self.sink.sync()?;
-        fs::rename(&self.path, &to)?;
-        fs::rename(&fresh, &self.path)?;
+        self.line.clear();
+        let chain = self.chain.seal(now, None, &opened(Some(name(&to))), &mut self.line);
+        next.write_all(&self.line)?;
+        next.sync_data()?;
+        fs::hard_link(&self.path, &to)?;
+        fs::rename(&fresh, &self.path).inspect_err(|_| {
+            let _ = fs::remove_file(&to);
+        })?;
         self.sink = Box::new(next);
-        self.bytes = 0;
-        self.append(SystemTime::now(), None, &opened(Some(name(&to))))?;
+        self.chain = chain;
+        (self.bytes, self.begun) = (self.line.len() as u64, now);
+        self.tap.show(&self.line);
         self.rotated.push(to);
         while self.rotation.keep != 0 && self.rotated.len() > self.rotation.keep {
             let oldest = self.rotated.remove(0);
@@ -245,6 +285,22 @@ fn open_locked(path: &Path) -> Result<File, AuditError> {
     Ok(file)
 }
 
+/// Where the chain stands at the end of a full file.
+fn end_of(path: &Path) -> Result<Chain, AuditError> {
+    let report = verify::verify_file(path)
+        .map_err(|source| AuditError::Open { path: path.into(), source })?;
+    match report.problems.into_iter().next() {
+        None => Ok(Chain { seq: report.last_seq, head: report.head }),
+        Some(verify::Problem { line, what, .. }) => {
+            Err(AuditError::Damaged { path: path.into(), line, what })
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// `FILE.<seq of its last record>`, zero-padded so that names sort by age.
 fn rotated_name(path: &Path, last_seq: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -253,7 +309,7 @@ fn rotated_name(path: &Path, last_seq: u64) -> PathBuf {
 }
 
 /// The rotated files beside a log, oldest first.
-fn rotated_files(path: &Path) -> Vec<PathBuf> {
+pub(super) fn rotated_files(path: &Path) -> Vec<PathBuf> {
     let directory = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),

@@ -17,7 +17,9 @@ mod chain;
 mod device_event;
 mod event;
 mod file;
+pub mod ocsf;
 mod sender;
+mod tap;
 #[cfg(test)]
 mod tests;
 pub mod verify;
@@ -25,6 +27,7 @@ mod writer;
 
 pub use chain::{Hash, MAX_LINE};
 pub use device_event::DeviceEvent;
-pub use event::{Event, LogEvent, TenantEvent};
+pub use event::{Event, LogEvent, OperatorEvent, TenantEvent};
 pub use sender::{AuditHandle, TenantAudit};
+pub use tap::{Closed, MAX_SUBSCRIBERS, MAX_WAITING, SubscribeError, Subscription};
 pub use writer::{AuditError, AuditLog, OnStop, Options, Summary};

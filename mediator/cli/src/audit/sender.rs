@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use turnstile_policy::{Rate, TokenBucket};
 
 use super::event::{Event, LogEvent};
+use super::tap::{SubscribeError, Subscription};
 use super::writer::{Entry, Message, Shared};
 
 /// Sends records. Cheap to clone; a handle without a log drops everything.
@@ -41,6 +42,16 @@ impl AuditHandle {
                 shared.overflow.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+    /// Listens to the log: every line from the next one on, as it lies in the file, once it is there.
+    /// At most `waiting` lines (1 to [`MAX_WAITING`](super::MAX_WAITING)) wait for the subscriber; it
+    /// is told how many more there were.
+    ///
+    /// # Errors
+    /// When there is no log, or too many listen already.
+    pub fn subscribe(&self, waiting: usize) -> Result<Subscription, SubscribeError> {
+        let (_, shared) = self.0.as_ref().ok_or(SubscribeError::NoLog)?;
+        shared.tap.subscribe(waiting)
     }
     /// A sender for what a tenant causes.
     #[must_use]

@@ -19,9 +19,10 @@ const OPTIONS: Options = Options {
     fsync: Fsync::Never,
     channel: 4096,
     rotate_bytes: None,
+    rotate_after: None,
     keep: 0,
 };
-const ROTATION: Rotation = Rotation { bytes: u64::MAX, keep: 0 };
+const ROTATION: Rotation = Rotation { bytes: u64::MAX, after: None, keep: 0 };
 
 fn event(n: u64) -> Event {
     TenantEvent::Ended { how: format!("reason {n}"), passed: false }.into()
@@ -363,4 +364,190 @@ fn an_endless_line_takes_bounded_memory() {
     assert_eq!(report.problems[0].line, 1);
     assert!(report.problems[0].what.contains("longer"));
     assert!(check(b"").ok, "an empty file is an empty log");
+}
+
+#[test]
+fn a_subscriber_sees_the_lines_and_is_told_of_those_it_missed() {
+    let (_dir, path) = scratch();
+    let log = open(&path, OPTIONS);
+    let mut all = log.handle().subscribe(1000).unwrap();
+    let mut slow = log.handle().subscribe(10).unwrap();
+    for i in 0..100 {
+        log.handle().record(None, event(i));
+    }
+    let summary = log.close();
+    let text = fs::read_to_string(&path).unwrap();
+    let mut seen = Vec::new();
+    while let Some(line) = all.blocking_next() {
+        seen.push(line.to_string());
+    }
+    // `opened` was written before anyone could listen.
+    assert_eq!(seen, text.lines().skip(1).collect::<Vec<_>>());
+    assert_eq!((seen.len() as u64, all.take_dropped()), (summary.records - 1, 0));
+    for line in text.lines().skip(1).take(10) {
+        assert_eq!(slow.try_next().unwrap().as_deref(), Some(line));
+    }
+    assert_eq!(slow.try_next(), Err(Closed));
+    assert_eq!((slow.take_dropped(), slow.take_dropped()), (summary.records - 11, 0));
+}
+
+#[test]
+fn subscribers_are_bounded_and_go_when_they_are_dropped() {
+    let (_dir, path) = scratch();
+    let log = open(&path, OPTIONS);
+    let subscribe = || log.handle().subscribe(1);
+    let many: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribe().unwrap()).collect();
+    assert_eq!(subscribe().unwrap_err(), SubscribeError::TooMany);
+    drop(many);
+    assert_eq!(subscribe().unwrap().try_next(), Ok(None));
+    assert_eq!(AuditHandle::none().subscribe(1).unwrap_err(), SubscribeError::NoLog);
+    let handle = log.handle();
+    assert_eq!(log.close().lost, 0);
+    assert_eq!(handle.subscribe(1).unwrap_err(), SubscribeError::NoLog);
+}
+
+/// The files of a log, oldest first.
+fn files(path: &std::path::Path) -> Vec<PathBuf> {
+    let mut files = verify::files_before(path);
+    files.push(path.into());
+    files
+}
+
+/// Every file holds, and each continues the one before. Returns the head and the records in all.
+fn check_all(path: &std::path::Path) -> (Hash, u64) {
+    let (mut head, mut records) = (None, 0);
+    for file in files(path) {
+        let report = verify::verify_file(&file).unwrap();
+        assert!(report.ok, "{file:?}: {:?}", report.problems);
+        assert!(head.is_none_or(|head| head == report.first_prev), "{file:?}");
+        head = Some(report.head);
+        records += report.records;
+    }
+    (head.unwrap(), records)
+}
+
+#[test]
+fn a_file_is_rotated_when_it_is_old() {
+    let (_dir, path) = scratch();
+    let rotation = Rotation { after: Some(Duration::from_secs(60)), ..ROTATION };
+    let mut file = LogFile::open(&path, rotation).unwrap();
+    let now = SystemTime::now();
+    file.rotate_if_due(now + Duration::from_secs(59)).unwrap();
+    assert_eq!(files(&path).len(), 1);
+    file.rotate_if_due(now + Duration::from_secs(61)).unwrap();
+    file.rotate_if_due(now + Duration::from_secs(62)).unwrap();
+    assert_eq!(files(&path).len(), 2);
+    drop(file);
+    // A restart does not make the file young again: its first record is from two minutes ahead.
+    let mut file = LogFile::open(&path, rotation).unwrap();
+    file.rotate_if_due(now + Duration::from_secs(122)).unwrap();
+    assert_eq!(files(&path).len(), 3);
+    check_all(&path);
+}
+
+#[test]
+fn the_chain_goes_on_whenever_the_machine_dies_in_a_rotation() {
+    let options = Options { rotate_bytes: Some(2000), ..OPTIONS };
+    let fill = |path: &std::path::Path| {
+        let log = open(path, options);
+        (0..20).for_each(|i| log.handle().record(None, event(i)));
+        log.close()
+    };
+    // Before the new file took the name: the old one has both names, the new one lies beside it.
+    let (_dir, path) = scratch();
+    fill(&path);
+    let last = fs::read(&path).unwrap();
+    let both = path.with_file_name("audit.jsonl.000000009999");
+    fs::hard_link(&path, &both).unwrap();
+    fs::write(path.with_file_name("audit.jsonl.next"), b"{\"half").unwrap();
+    fill(&path);
+    assert!(!both.exists() && !last.is_empty());
+    check_all(&path);
+    // The log's own file is gone or empty, as no crash leaves it: it goes on, and says so.
+    for remove in [true, false] {
+        let before = check_all(&path).1;
+        let lost = verify::verify_file(&path).unwrap().records;
+        if remove {
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::write(&path, b"").unwrap();
+        }
+        let log = open(&path, OPTIONS);
+        let summary = log.close();
+        assert_eq!(check_all(&path), (summary.head, before - lost + 3));
+        let report = verify::verify_file(&path).unwrap();
+        assert!(report.notes.iter().any(|note| note.what.contains("missing or empty")));
+    }
+}
+
+/// Not a test of its own: what the next one kills.
+#[test]
+#[ignore = "the child of the test below"]
+fn child_that_writes_until_it_is_killed() {
+    let path = PathBuf::from(std::env::var_os("TURNSTILE_TEST_LOG").unwrap());
+    let options = Options { rotate_bytes: Some(20_000), keep: 1000, ..OPTIONS };
+    let log = open(&path, options);
+    for i in 0.. {
+        log.handle().record(None, event(i));
+    }
+}
+
+#[test]
+fn a_killed_daemon_leaves_a_chain_that_goes_on() {
+    let (_dir, path) = scratch();
+    let mut total = 0;
+    for _ in 0..10 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "audit::tests::child_that_writes_until_it_is_killed", "--ignored"])
+            .env("TURNSTILE_TEST_LOG", &path)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Some rotations later, wherever it stands then.
+        let enough = Instant::now() + Duration::from_secs(30);
+        let before = files(&path).len();
+        while files(&path).len() < before + 2 && Instant::now() < enough {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let summary = open(&path, OPTIONS).close();
+        let (head, records) = check_all(&path);
+        assert_eq!(head, summary.head);
+        assert!(records as usize > total, "nothing was written");
+        total = records as usize;
+    }
+}
+
+/// A real disk that is full: a tmpfs of 64 KiB.
+#[test]
+fn a_full_tmpfs_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |args: &[&str]| {
+        std::process::Command::new(args[0])
+            .args(&args[1..])
+            .arg(dir.path())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "none"]) {
+        eprintln!("skipped: a tmpfs cannot be mounted here; it takes root");
+        return;
+    }
+    let path = dir.path().join("audit.jsonl");
+    let log = open(&path, Options { on_full: OnFull::Count, ..OPTIONS });
+    for i in 0..2000 {
+        log.handle().record(None, event(i));
+    }
+    let summary = log.close();
+    assert!(summary.lost > 0 && summary.disk_error.is_some(), "{summary:?}");
+    // There is room again: what is torn is accounted for, and the chain goes on.
+    assert!(mount(&["mount", "-o", "remount,size=1m", "none"]));
+    let again = open(&path, OPTIONS).close();
+    let report = verify::verify_file(&path).unwrap();
+    let unmounted = mount(&["umount"]);
+    assert!(report.ok && report.head == again.head, "{:?}", report.problems);
+    assert!(unmounted);
 }

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -40,6 +41,9 @@ pub struct Report {
     pub(super) torn: Option<Torn>,
     #[serde(skip)]
     pub(super) open_line: bool,
+    /// Time of the first record.
+    #[serde(skip)]
+    pub(super) begun: Option<SystemTime>,
 }
 
 /// One finding.
@@ -52,6 +56,12 @@ pub struct Problem {
     /// Whether it is an unfinished end of the file, which the daemon mends when it opens the log.
     #[serde(skip)]
     pub torn: bool,
+}
+
+/// The full files beside a log, which it continues, oldest first.
+#[must_use]
+pub fn files_before(path: &Path) -> Vec<PathBuf> {
+    super::file::rotated_files(path)
 }
 
 /// Checks the log in a file.
@@ -100,6 +110,7 @@ struct Walk {
     lines: u64,
     records: u64,
     first: Option<(u64, Hash)>,
+    begun: Option<SystemTime>,
     seq: u64,
     head: Hash,
     last_event: String,
@@ -202,6 +213,17 @@ impl Walk {
         if self.first.is_none() {
             self.first = Some((seq, prev.unwrap_or_default()));
         }
+        if self.begun.is_none() {
+            let time = value["time"].as_str().unwrap_or_default();
+            self.begun = humantime::parse_rfc3339(time).ok();
+        }
+        if event == "resumed" {
+            let what =
+                "says that the log's file was missing or empty at this start: records may be \
+                        gone; compare the head that was kept"
+                    .into();
+            self.notes.push(Problem { line: self.lines, what, torn: false });
+        }
         self.records += 1;
         self.seq = seq;
         self.head = hash;
@@ -296,6 +318,7 @@ impl Walk {
             notes: self.notes,
             torn,
             open_line: self.open_line,
+            begun: self.begun,
         }
     }
 }

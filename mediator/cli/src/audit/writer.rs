@@ -14,6 +14,7 @@ use super::chain::Hash;
 use super::event::{Event, LogEvent};
 use super::file::{LogFile, Rotation};
 use super::sender::AuditHandle;
+use super::tap::Tap;
 
 /// Why the log cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,8 @@ pub struct Options {
     pub channel: usize,
     /// Size in bytes after which a new file is begun; `None`: never.
     pub rotate_bytes: Option<u64>,
+    /// Age after which a new file is begun; `None`: never.
+    pub rotate_after: Option<Duration>,
     /// Full files to keep.
     pub keep: u32,
 }
@@ -73,12 +76,14 @@ impl Options {
     /// What the policy says.
     #[must_use]
     pub fn of(policy: &AuditPolicy) -> Options {
-        let AuditPolicy { path: _, fsync, rotate_bytes, keep, on_full, rate: _ } = policy;
+        let AuditPolicy { path: _, fsync, rotate_bytes, rotate_after_ns, keep, on_full, rate: _ } =
+            policy;
         Options {
             on_full: *on_full,
             fsync: *fsync,
             channel: 4096,
             rotate_bytes: *rotate_bytes,
+            rotate_after: rotate_after_ns.map(Duration::from_nanos),
             keep: *keep,
         }
     }
@@ -103,6 +108,8 @@ pub(super) struct Shared {
     pub(super) overflow: AtomicU64,
     /// The disk fails and the policy is to stop.
     pub(super) stopped: AtomicBool,
+    /// Who watches.
+    pub(super) tap: Arc<Tap>,
 }
 
 /// How a run of the log ended.
@@ -136,7 +143,7 @@ impl AuditLog {
     /// Opens or continues the log at `path`.
     pub fn open(path: &Path, options: Options, on_stop: OnStop) -> Result<AuditLog, AuditError> {
         let bytes = options.rotate_bytes.unwrap_or(u64::MAX);
-        let rotation = Rotation { bytes, keep: options.keep as usize };
+        let rotation = Rotation { bytes, after: options.rotate_after, keep: options.keep as usize };
         let file = LogFile::open(path, rotation)?;
         AuditLog::start(file, options, on_stop)
     }
@@ -147,7 +154,7 @@ impl AuditLog {
         on_stop: OnStop,
     ) -> Result<AuditLog, AuditError> {
         let (sender, receiver) = bounded(options.channel);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { tap: file.tap().clone(), ..Shared::default() });
         let writer = Writer {
             file,
             on_full: options.on_full,
@@ -217,7 +224,7 @@ impl Writer {
                 Ok(Message::Entry(entry)) => {
                     self.note_overflow();
                     self.write(entry.time, entry.tenant.as_deref(), &entry.event);
-                    if let Err(error) = self.file.rotate_if_full() {
+                    if let Err(error) = self.file.rotate_if_due(entry.time) {
                         self.failed(&error);
                     }
                 }
@@ -229,6 +236,7 @@ impl Writer {
         let records = self.file.records() + 1;
         self.write(SystemTime::now(), None, &LogEvent::Closed { records }.into());
         self.sync();
+        self.shared.tap.close();
         Summary {
             records: self.file.records(),
             lost: self.lost,

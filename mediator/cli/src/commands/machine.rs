@@ -2,7 +2,7 @@
 
 use turnstile_backend_api::Backend;
 use turnstile_emulated::device::{Script, Scripted};
-use turnstile_policy::{Backend as Wanted, DevicePolicy, VfioOptions};
+use turnstile_policy::{Backend as Wanted, CudaOptions, DevicePolicy, VfioOptions};
 use turnstile_vfio::address::AddressError;
 use turnstile_vfio::{Address, Allowances, Claim, Claimed, Function, Host, Mediated, Records};
 
@@ -30,11 +30,32 @@ pub(super) fn backend(
             let gpu = turnstile_emulated::device::EmulatedGpu::start(settings);
             Ok(Box::new(gpu.map_err(|e| out_of("threads or file descriptors", &e))?))
         }
-        Wanted::Cuda(_) => Err(Failure::machine(
-            "this build has no CUDA backend",
-            "write \"backend\": \"emulated\" in device",
-        )),
+        Wanted::Cuda(options) => {
+            let gpu = turnstile_cuda::CudaGpu::start(cuda_settings(device, options));
+            Ok(Box::new(gpu.map_err(|e| Failure::machine(e.to_string(), ""))?))
+        }
         Wanted::Vfio(options) => vfio(options),
+    }
+}
+
+/// The CUDA backend's settings, as a policy has them. Workers are this program again.
+pub(super) fn cuda_settings(
+    device: &DevicePolicy,
+    options: &CudaOptions,
+) -> turnstile_cuda::Settings {
+    let CudaOptions { device: ordinal, mps, warm_workers, cache } = options;
+    turnstile_cuda::Settings {
+        device: *ordinal,
+        memory_bytes: device.memory_bytes,
+        mps: match mps {
+            turnstile_policy::Mps::Auto => turnstile_cuda::Mps::Auto,
+            turnstile_policy::Mps::Require => turnstile_cuda::Mps::Require,
+            turnstile_policy::Mps::Off => turnstile_cuda::Mps::Off,
+        },
+        warm_workers: *warm_workers,
+        cache: cache.clone(),
+        overcommit: device.overcommit,
+        worker: ("/proc/self/exe".into(), vec!["cuda-worker".into()]),
     }
 }
 
@@ -76,7 +97,7 @@ pub(super) fn out_of(what: &str, error: &std::io::Error) -> Failure {
 }
 
 /// The most memory this process ever had resident, in bytes.
-pub(super) fn peak_rss_bytes() -> Option<u64> {
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

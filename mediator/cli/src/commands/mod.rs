@@ -10,14 +10,20 @@ mod bench;
 mod device;
 mod failure;
 mod machine;
+mod manual;
+mod operator;
 mod policy;
 mod ptx;
+mod rig;
+mod rpc_client;
 mod run;
 mod serve;
 mod table;
 mod tenant;
+mod top;
 
 pub use failure::{Failure, Kind};
+pub(crate) use machine::peak_rss_bytes;
 
 /// Exit codes, for the help.
 const EXIT_CODES: &str = "\
@@ -68,8 +74,55 @@ enum Command {
     #[command(subcommand)]
     Device(device::Device),
     Bench(bench::Bench),
+    Tenants(operator::Tenants),
+    Top(top::Top),
+    Stats(operator::ShowStats),
+    Pause(operator::Pause),
+    Resume(operator::Resume),
+    Revoke(operator::Revoke),
+    Kill(operator::Kill),
+    Reload(operator::Reload),
+    Completions(manual::Completions),
+    #[command(hide = true)]
+    Man(manual::Man),
     #[command(hide = true)]
     Tenant(tenant::Tenant),
+    #[command(hide = true)]
+    RpcClient(rpc_client::RpcClient),
+    CudaWorker(CudaWorker),
+    #[command(hide = true)]
+    CudaNative(CudaNative),
+}
+
+/// Serve one session on an NVIDIA GPU, for the daemon on standard input
+#[derive(clap::Args)]
+struct CudaWorker {
+    /// Ordinal of the GPU
+    device: u32,
+}
+
+/// Measure the GPU without a mediator, for `turnstile bench --backend cuda`
+#[derive(clap::Args)]
+struct CudaNative {
+    /// Ordinal of the GPU
+    device: u32,
+    /// loop, async or copies
+    what: String,
+    /// How long, in milliseconds
+    #[arg(default_value_t = 0)]
+    milliseconds: u64,
+}
+
+impl CudaNative {
+    fn run(self) -> Result<(), Failure> {
+        use turnstile_cuda::native::{What, main};
+        let what = match self.what.as_str() {
+            "loop" => What::Loop(std::time::Duration::from_millis(self.milliseconds)),
+            "async" => What::Async,
+            _ => What::Copies(&bench::cuda::SIZES),
+        };
+        main(self.device, what).map_err(|why| Failure::machine(why, ""))
+    }
 }
 
 /// Runs the command line and says how it went.
@@ -85,7 +138,20 @@ pub fn main() -> ExitCode {
         Command::Ptx(command) => command.run(),
         Command::Device(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Tenants(command) => command.run(),
+        Command::Top(command) => command.run(),
+        Command::Stats(command) => command.run(),
+        Command::Pause(command) => command.run(),
+        Command::Resume(command) => command.run(),
+        Command::Revoke(command) => command.run(),
+        Command::Kill(command) => command.run(),
+        Command::Reload(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::RpcClient(command) => command.run(),
+        Command::CudaNative(native) => native.run(),
+        Command::CudaWorker(worker) => return turnstile_cuda::worker::main(worker.device),
         Command::Policy(command) => command.run(),
         Command::Audit(command) => command.run(),
     };

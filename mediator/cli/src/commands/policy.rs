@@ -75,6 +75,7 @@ pub(super) fn runs(attach: &turnstile_policy::Attach) -> String {
             None => "whoever connects".into(),
         },
         turnstile_policy::Attach::VfioUser(vfio) => vfio.socket.display().to_string(),
+        turnstile_policy::Attach::Rpc(rpc) => rpc.socket.display().to_string(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use turnstile_policy::{Attach, MicroVm, Policy, Process, Program};
+use turnstile_policy::{Attach, Policy};
 
 use super::failure::Failure;
 use super::machine;
@@ -14,18 +14,19 @@ use super::run::progress::Progress;
 use super::run::session::{open_audit, watch_signals};
 use super::table::{bytes, count};
 use crate::audit::AuditHandle;
-use crate::runtime::{Handle, Milestone, Report, Runtime, Settings, Wake};
+use crate::control::{ControlServer, Socket};
+use crate::daemon::{self, Daemon, FrontEndError};
+use crate::runtime::{Milestone, Report, Runtime, Settings, Wake};
+use crate::state::{self, Recovered, StateDirectory};
 use crate::tenants::News;
-use crate::tenants::kvm::VmTenants;
-use crate::tenants::process::ProcessTenants;
-use crate::tenants::vfio_user::VfioUserTenants;
 
 /// Serve every tenant of a policy until stopped
 ///
 /// Opens the sockets of tenants that attach over vfio-user, for QEMU or Cloud Hypervisor to connect
 /// to, whenever they come and as often as they come back; starts the microVMs and processes that the
-/// policy names, once. Progress goes to stderr. SIGINT or SIGTERM ends every tenant, gives everything
-/// back, and is a success.
+/// policy names, once. Operators look and give orders through the control socket, with the commands
+/// `tenants`, `top`, `stats`, `pause`, `resume`, `revoke`, `kill`, `reload` and `audit tail`. Progress
+/// goes to stderr. SIGINT or SIGTERM ends every tenant, gives everything back, and is a success.
 #[derive(Args)]
 pub(super) struct Serve {
     /// The policy, a JSON document
@@ -33,6 +34,22 @@ pub(super) struct Serve {
     /// Write the audit log here, whatever the policy says
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
+    /// Keep lock, process id and sockets here; each daemon has a directory of its own
+    /// [default: $XDG_RUNTIME_DIR/turnstile, else /run/turnstile]
+    #[arg(long, value_name = "DIR", env = "TURNSTILE_STATE")]
+    state: Option<PathBuf>,
+    /// Listen for operators here [default: control.sock in the state directory]
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
+    /// Permission bits of the control socket; whoever can write to it controls the daemon
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    control_mode: u32,
+    /// Group of the control socket, a name or number; give it 0660 as mode
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    control_group: Option<u32>,
+    /// Serve no operators
+    #[arg(long, conflicts_with_all = ["control", "control_mode", "control_group"])]
+    no_control: bool,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
@@ -41,12 +58,46 @@ pub(super) struct Serve {
 /// How long the last tenants' news may take after they were stopped.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "write octal permission bits, such as 0660".into())
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    // group(5): name, password, id, members.
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(text)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    found.ok_or_else(|| "there is no such group in /etc/group; write its number".into())
+}
+
+fn cannot_serve(error: FrontEndError) -> Failure {
+    let text = error.to_string();
+    match error {
+        FrontEndError::NoKvm { .. } => Failure::machine(text, ""),
+        FrontEndError::Waits { .. }
+        | FrontEndError::Workload { .. }
+        | FrontEndError::File { .. } => Failure::input(text, ""),
+        _ => Failure::machine(text, ""),
+    }
+}
+
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let policy = super::policy::load(&self.config)?;
-        check(&policy)?;
+        daemon::check(&policy.tenants).map_err(cannot_serve)?;
         let width = policy.tenants.iter().map(|t| t.name.len()).max().unwrap_or(0).max(9);
         let progress = Progress::new(self.quiet, width);
+        let state = self.state.clone().unwrap_or_else(state::default_path);
+        let (state, recovered) =
+            StateDirectory::open(&state).map_err(|e| Failure::input(e.to_string(), ""))?;
+        let state = Arc::new(state);
+        tell_recovered(&recovered, &progress);
         let backend = machine::backend(&policy.device, &[])?;
         let wake = Wake::new().map_err(|e| machine::out_of("file descriptors", &e))?;
         let audit = open_audit(&policy, self.audit.as_deref(), &wake)?;
@@ -67,105 +118,80 @@ impl Serve {
             format_args!("{} ({}), {}", device.name, device.kind, bytes(device.memory_bytes)),
         );
         let signals = watch_signals(news.clone())?;
-        let tenants = Tenants::start(&policy, &runtime.handle(), &audit_handle, &news, &progress);
-        if let Ok(tenants) = tenants {
+        let waiting = waiting(&policy);
+        let daemon =
+            Daemon::start(policy, runtime.handle(), audit_handle, news, Some(state.clone()));
+        let served = daemon.map_err(cannot_serve).map(Arc::new).and_then(|daemon| {
+            let control = self.control(&daemon, &state)?;
+            for (tenant, what, socket) in waiting {
+                progress.say(&tenant, format_args!("waits for {what} at {}", socket.display()));
+            }
+            if let Some(control) = &control {
+                progress.say("turnstile", format_args!("control: {}", control.path().display()));
+            }
             progress.say("turnstile", "serving; stop with Ctrl-C or SIGTERM");
             follow(&happenings, &milestones, &progress);
             progress.say("turnstile", "stopping: every tenant is ended, everything given back");
-            tenants.stop();
+            drop(control);
+            daemon.stop();
             drain(&happenings, &milestones, &progress);
-            signals.close();
-            runtime.stop();
-            if let Some((path, log)) = audit {
-                let summary = log.close();
-                let (records, path) = (count(summary.records), path.display());
-                progress.say("turnstile", format_args!("audit: {records} records in {path}"));
-            }
-            return Ok(());
-        }
+            Ok(())
+        });
         signals.close();
         runtime.stop();
-        tenants.map(drop)
-    }
-}
-
-/// Refuses what `serve` cannot do, before anything starts.
-fn check(policy: &Policy) -> Result<(), Failure> {
-    for tenant in &policy.tenants {
-        match &tenant.attach {
-            Attach::MicroVm(_) => machine::needs_kvm()?,
-            Attach::Process(Process { program: None, .. }) => {
-                return Err(Failure::input(
-                    format!("tenant {} waits for a process, which is not served yet", tenant.name),
-                    "name a \"guest\" or \"program\" in its attach",
-                ));
-            }
-            Attach::Process(_) | Attach::VfioUser(_) => {}
+        if let Some((path, log)) = audit {
+            let summary = log.close();
+            let (records, path) = (count(summary.records), path.display());
+            progress.say("turnstile", format_args!("audit: {records} records in {path}"));
         }
-        let payload = match &tenant.attach {
-            Attach::MicroVm(MicroVm { guest: turnstile_policy::Guest::Payload(name), .. })
-            | Attach::Process(Process { program: Some(Program::Payload(name)), .. }) => name,
-            _ => continue,
-        };
-        crate::tenants::workload::find(payload)
-            .map_err(|e| Failure::input(e.to_string(), "name one of these in attach.guest"))?;
+        served
     }
-    Ok(())
-}
 
-/// Every front end.
-struct Tenants {
-    vms: VmTenants,
-    processes: Option<ProcessTenants>,
-    vfio_user: VfioUserTenants,
-}
-
-impl Tenants {
-    fn start(
-        policy: &Policy,
-        runtime: &Handle,
-        audit: &AuditHandle,
-        news: &crossbeam_channel::Sender<News>,
-        progress: &Progress,
-    ) -> Result<Tenants, Failure> {
-        let parts = || (runtime.clone(), audit.clone(), news.clone());
-        let (r, a, n) = parts();
-        let vfio_user = VfioUserTenants::start(&policy.tenants, r, a, n)
-            .map_err(|e| Failure::machine(e.to_string(), "check attach.socket in the policy"))?;
-        let (r, a, n) = parts();
-        let mut vms = VmTenants::new(r, a, n);
-        let mut processes = None;
-        for tenant in &policy.tenants {
-            let failed = |e: &dyn std::fmt::Display| Failure::machine(e.to_string(), "");
-            match &tenant.attach {
-                Attach::MicroVm(vm) => vms.boot(tenant, vm).map_err(|e| failed(&e))?,
-                Attach::Process(Process { program: Some(program), args, .. }) => {
-                    if processes.is_none() {
-                        let (r, a, n) = parts();
-                        let started = ProcessTenants::start(r, a, n).map_err(|e| failed(&e))?;
-                        processes = Some(started);
-                    }
-                    if let Some(processes) = &mut processes {
-                        processes.spawn(tenant, program, args).map_err(|e| failed(&e))?;
-                    }
-                }
-                // Refused by `check`.
-                Attach::Process(_) => {}
-                Attach::VfioUser(vfio) => progress
-                    .say(&tenant.name, format_args!("waits for a VM at {}", vfio.socket.display())),
-            }
+    fn control(
+        &self,
+        daemon: &Arc<Daemon>,
+        state: &StateDirectory,
+    ) -> Result<Option<ControlServer>, Failure> {
+        if self.no_control {
+            return Ok(None);
         }
-        Ok(Tenants { vms, processes, vfio_user })
+        let ours = state::control_socket(state.path());
+        let failed = |e: &dyn std::fmt::Display| Failure::input(e.to_string(), "");
+        if let (None, Some(group)) = (&self.control, self.control_group) {
+            state.let_group_pass(group).map_err(|e| failed(&e))?;
+        }
+        let path = self.control.clone().unwrap_or(ours);
+        let socket = Socket { path, mode: self.control_mode, group: self.control_group };
+        let server = ControlServer::start(daemon.clone(), &socket).map_err(|e| failed(&e))?;
+        state.note_socket(server.path());
+        Ok(Some(server))
     }
+}
 
-    fn stop(self) {
-        let Tenants { vms, processes, vfio_user } = self;
-        vms.kill();
-        processes.iter().for_each(ProcessTenants::kill);
-        vfio_user.stop();
-        vms.stop();
-        drop(processes);
+fn tell_recovered(recovered: &Recovered, progress: &Progress) {
+    if let Some(pid) = recovered.died {
+        progress.say("turnstile", format_args!("the last daemon ({pid}) did not stop in order"));
     }
+    for pid in &recovered.ended {
+        progress.say("turnstile", format_args!("ended its tenant's process {pid}"));
+    }
+    for socket in &recovered.sockets {
+        progress.say("turnstile", format_args!("removed its socket {}", socket.display()));
+    }
+}
+
+/// Tenants that somebody else starts, and where they connect.
+fn waiting(policy: &Policy) -> Vec<(String, &'static str, PathBuf)> {
+    let socket = |attach: &Attach| match attach {
+        Attach::VfioUser(vm) => Some(("a VM", vm.socket.clone())),
+        Attach::Rpc(rpc) => Some(("an RPC client", rpc.socket.clone())),
+        _ => None,
+    };
+    let waits = |tenant: &Arc<turnstile_policy::TenantPolicy>| {
+        let (what, socket) = socket(&tenant.attach)?;
+        Some((tenant.name.to_string(), what, socket))
+    };
+    policy.tenants.iter().filter_map(waits).collect()
 }
 
 /// Shows what happens until the user wants an end.

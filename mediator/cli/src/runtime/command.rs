@@ -10,12 +10,16 @@ use turnstile_core::{MapError, Registers, TenantId};
 use turnstile_device::{Device, DeviceError};
 use turnstile_policy::TenantPolicy;
 
+use super::roster::{Holdings, Standing, Switched};
 use super::seat::Report;
 use super::wake::Wake;
 
 /// How long a caller waits for the dispatcher. It answers in microseconds, except for what waits on
 /// the backend (a detaching tenant's running kernel).
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tenants the dispatcher looks at in one go for [`Handle::standings`].
+const SLICE: usize = 32;
 
 /// Why the dispatcher cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,29 @@ pub enum RuntimeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The policy in force has no such tenant.
+    #[error(
+        "the policy in force has no tenant {tenant} like this; add it to the policy and reload"
+    )]
+    NotListed {
+        /// The tenant.
+        tenant: String,
+    },
+    /// The operator revoked it.
+    #[error("tenant {tenant} is revoked; `turnstile resume {tenant}` lets it come back")]
+    Barred {
+        /// The tenant.
+        tenant: String,
+    },
+    /// It has a device already.
+    #[error("tenant {tenant} has a device already; end its other connection first")]
+    AlreadyAttached {
+        /// The tenant.
+        tenant: String,
+    },
+    /// It has no such session.
+    #[error("the tenant has no open session {0}; `turnstile tenants` with its name lists them")]
+    NoSession(u64),
     /// There is no such tenant (any more).
     #[error("the tenant is gone")]
     NoTenant,
@@ -62,6 +89,31 @@ pub struct Attached {
     pub tenant: TenantId,
     /// What its front end serves.
     pub device: Arc<Device>,
+}
+
+/// Time the dispatcher spent on orders of front ends and operators: commands wait for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// Orders.
+    pub count: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
+    /// All of them, in nanoseconds.
+    pub total_ns: u64,
+}
+
+/// What an operator may order about a tenant by its name, whether it is attached or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Its rings are not served until it is resumed.
+    Pause,
+    /// Its rings are served again, and a revocation is lifted: its driver may start over.
+    Resume,
+    /// Everything it holds is taken away and it gets no device until it is resumed. From the return on
+    /// nothing of it resolves and nothing completes as success.
+    Revoke,
+    /// The same for one session; others may be opened.
+    RevokeSession(u64),
 }
 
 pub(super) enum Command {
@@ -108,6 +160,36 @@ pub(super) enum Command {
     },
     Tenants {
         reply: Sender<Vec<TenantId>>,
+    },
+    Enforce {
+        tenants: Vec<Arc<TenantPolicy>>,
+        reply: Sender<()>,
+    },
+    Switch {
+        changed: Vec<Arc<TenantPolicy>>,
+        removed: Vec<String>,
+        /// Empty, with room for everything that comes back.
+        switched: Switched,
+        reply: Sender<Switched>,
+    },
+    Order {
+        tenant: Arc<str>,
+        order: Order,
+        reply: Sender<Result<(), RuntimeError>>,
+    },
+    Look {
+        after: Option<Arc<str>>,
+        latencies: bool,
+        /// Empty; as many tenants as there is room for come back.
+        room: Vec<Standing>,
+        reply: Sender<Vec<Standing>>,
+    },
+    Pauses {
+        reply: Sender<Pauses>,
+    },
+    Find {
+        tenant: Arc<str>,
+        reply: Sender<Option<(Standing, Holdings)>>,
     },
     Stop,
 }
@@ -244,6 +326,78 @@ impl Handle {
     /// When the dispatcher has ended.
     pub fn report(&self, tenant: TenantId) -> Result<Option<Report>, RuntimeError> {
         self.ask(|reply| Command::Report { tenant, reply })
+    }
+
+    /// Puts a policy in force: from now on only its tenants may attach, each once.
+    ///
+    /// # Errors
+    /// When the dispatcher has ended.
+    pub fn enforce(&self, tenants: Vec<Arc<TenantPolicy>>) -> Result<(), RuntimeError> {
+        self.ask(|reply| Command::Enforce { tenants, reply })
+    }
+
+    /// Switches to another policy, between two rounds of the dispatcher and so for all tenants at
+    /// once: puts the `changed` tenants' policies in force (new tenants among them), revokes the
+    /// `removed` ones and lets them attach no more.
+    ///
+    /// # Errors
+    /// When the dispatcher has ended.
+    pub fn switch(
+        &self,
+        changed: Vec<Arc<TenantPolicy>>,
+        removed: Vec<String>,
+    ) -> Result<Switched, RuntimeError> {
+        let switched = Switched {
+            before: Vec::with_capacity(2 * changed.len() + removed.len()),
+            entries: Vec::with_capacity(removed.len()),
+            removed: Vec::with_capacity(removed.len()),
+            pause_ns: 0,
+        };
+        self.ask(|reply| Command::Switch { changed, removed, switched, reply })
+    }
+
+    /// Carries out an operator's order about a tenant of the policy in force.
+    ///
+    /// # Errors
+    /// When there is no such tenant or session, or the dispatcher has ended.
+    pub fn order(&self, tenant: &str, order: Order) -> Result<(), RuntimeError> {
+        self.ask(|reply| Command::Order { tenant: tenant.into(), order, reply })?
+    }
+
+    /// Looks at every tenant of the policy in force, in the order of their names. The dispatcher works
+    /// on between two slices of it.
+    ///
+    /// # Errors
+    /// When the dispatcher has ended.
+    pub fn standings(&self, latencies: bool) -> Result<Vec<Standing>, RuntimeError> {
+        let mut all: Vec<Standing> = Vec::new();
+        loop {
+            let after = all.last().map(|s| (&*s.policy.name).into());
+            let room = Vec::with_capacity(SLICE);
+            let mut slice = self.ask(|reply| Command::Look { after, latencies, room, reply })?;
+            let last = slice.len() < SLICE;
+            all.append(&mut slice);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Looks at one tenant, its sessions and its objects.
+    ///
+    /// # Errors
+    /// When there is no such tenant in the policy in force, or the dispatcher has ended.
+    pub fn find(&self, tenant: &str) -> Result<(Standing, Holdings), RuntimeError> {
+        self.ask(|reply| Command::Find { tenant: tenant.into(), reply })?
+            .ok_or(RuntimeError::NoTenant)
+    }
+
+    /// How long commands waited for orders since this was last asked.
+    ///
+    /// # Errors
+    /// When the dispatcher has ended.
+    pub fn pauses(&self) -> Result<Pauses, RuntimeError> {
+        self.ask(|reply| Command::Pauses { reply })
     }
 
     /// Every attached tenant.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::time::{
@@ -13,14 +13,15 @@ use rustix::time::{
 };
 use slotmap::{Key, KeyData};
 use turnstile_backend_api::{Backend, BackendEvent, SharedRegion};
-use turnstile_core::{Attachment, GuestMemory, Mediator, Poll, TenantId};
+use turnstile_core::{Attachment, Mediator, Poll, TenantId};
 use turnstile_device::Device;
 use turnstile_policy::{Rate, TenantPolicy};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::checker::Checkers;
-use super::command::{Command, Handle, RuntimeError};
-use super::seat::{KnownMemory, Report, Seat};
+use super::command::{Command, Handle, Pauses, RuntimeError};
+use super::roster::Roster;
+use super::seat::Seat;
 use super::surroundings::{Milestone, Surroundings};
 use super::wake::Wake;
 use crate::audit::AuditHandle;
@@ -57,7 +58,7 @@ const TICK_NS: u64 = 10_000_000;
 /// Dropped audit records are reported this often.
 const FLUSH_NS: u64 = 1_000_000_000;
 /// How long a stopping dispatcher waits for the backend to let go of the tenants.
-const GOODBYE_NS: u64 = 5_000_000_000;
+pub(super) const GOODBYE_NS: u64 = 5_000_000_000;
 
 /// Tokens in the epoll; anything else is a tenant's id. Ids of a slot map have an odd generation in
 /// their upper half, so none is this small.
@@ -135,10 +136,11 @@ impl Drop for Runtime {
     }
 }
 
-struct Dispatcher {
-    mediator: Mediator<Arc<SharedRegion>>,
-    fx: Surroundings,
+pub(super) struct Dispatcher {
+    pub(super) mediator: Mediator<Arc<SharedRegion>>,
+    pub(super) fx: Surroundings,
     audit: AuditHandle,
+    pub(super) roster: Roster,
     orders: Receiver<Command>,
     wake: Wake,
     epoll: Epoll,
@@ -148,22 +150,23 @@ struct Dispatcher {
     events: Vec<BackendEvent>,
     ready: Vec<EpollEvent>,
     /// Removals of guest memory in progress.
-    removals: HashMap<u64, Removal>,
-    next_removal: u64,
+    pub(super) removals: HashMap<u64, Removal>,
+    pub(super) next_removal: u64,
     last_look: u64,
     next_tick: u64,
     next_flush: u64,
     /// When the timer is set to go off; `u64::MAX`: not set.
     timer_at: u64,
+    pub(super) pauses: Pauses,
     /// Stopping: give up waiting for the backend at this time.
-    stop_at: Option<u64>,
+    pub(super) stop_at: Option<u64>,
 }
 
-struct Removal {
-    tenant: TenantId,
-    gpa: u64,
-    bytes: u64,
-    reply: Sender<()>,
+pub(super) struct Removal {
+    pub(super) tenant: TenantId,
+    pub(super) gpa: u64,
+    pub(super) bytes: u64,
+    pub(super) reply: Sender<()>,
 }
 
 impl Dispatcher {
@@ -194,6 +197,7 @@ impl Dispatcher {
             mediator: Mediator::new(core),
             fx,
             audit,
+            roster: Roster::default(),
             orders,
             wake,
             epoll,
@@ -207,6 +211,7 @@ impl Dispatcher {
             next_tick: 0,
             next_flush: FLUSH_NS,
             timer_at: u64::MAX,
+            pauses: Pauses::default(),
             stop_at: None,
         })
     }
@@ -366,83 +371,23 @@ impl Dispatcher {
 
     fn take_orders(&mut self, now: u64) {
         while let Ok(command) = self.orders.try_recv() {
+            let began = Instant::now();
             self.obey(command, now);
+            // CAST: 584 years fit.
+            let took = began.elapsed().as_nanos() as u64;
+            self.pauses.count += 1;
+            self.pauses.total_ns += took;
+            self.pauses.longest_ns = self.pauses.longest_ns.max(took);
         }
     }
 
-    fn obey(&mut self, command: Command, now: u64) {
-        // A caller that does not wait for its answer any more gets none.
-        match command {
-            Command::Attach { policy, device, reply } => {
-                let _ = reply.send(self.attach(policy, device, now));
-            }
-            Command::AddMemory { tenant, gpa, offset, bytes, region, reply } => {
-                let id = self.fx.add_memory(region);
-                let memory = GuestMemory { gpa, bytes, memory: id, offset };
-                let result = self.mediator.add_memory(tenant, memory);
-                match (&result, self.fx.seats.get_mut(tenant)) {
-                    (Ok(()), Some(seat)) => seat.memory.push(KnownMemory { id, gpa, bytes }),
-                    _ => self.fx.backend.remove_memory(id),
-                }
-                let _ = reply.send(result.map_err(RuntimeError::from));
-            }
-            Command::RemoveMemory { tenant, gpa, bytes, reply } => {
-                self.next_removal += 1;
-                let request = self.next_removal;
-                self.removals.insert(request, Removal { tenant, gpa, bytes, reply });
-                self.mediator.remove_memory(tenant, gpa, bytes, request, now, &mut self.fx);
-            }
-            Command::Detach { tenant, reply } => {
-                let report = self.report(tenant);
-                if let Some(seat) = self.fx.seats.get_mut(tenant) {
-                    seat.last = report;
-                    seat.leaving.push(reply);
-                    self.mediator.detach(tenant, now, &mut self.fx);
-                }
-            }
-            Command::Revoke { tenant, reply } => {
-                self.mediator.revoke(tenant, now, &mut self.fx);
-                let _ = reply.send(());
-            }
-            Command::Pause { tenant, paused, reply } => {
-                self.mediator.pause(tenant, paused, now, &mut self.fx);
-                let _ = reply.send(());
-            }
-            Command::SetPolicy { tenant, policy, reply } => {
-                if let Some(seat) = self.fx.seats.get_mut(tenant) {
-                    seat.policy = policy.clone();
-                    self.mediator.set_policy(tenant, policy, now, &mut self.fx);
-                }
-                let _ = reply.send(());
-            }
-            Command::Report { tenant, reply } => {
-                let _ = reply.send(self.report(tenant));
-            }
-            Command::Tenants { reply } => {
-                let _ = reply.send(self.mediator.tenants().collect());
-            }
-            Command::Stop => {
-                if self.stop_at.is_none() {
-                    self.stop_at = Some(now + GOODBYE_NS);
-                    for id in self.mediator.tenants().collect::<Vec<_>>() {
-                        self.mediator.detach(id, now, &mut self.fx);
-                    }
-                }
-            }
-        }
-    }
-
-    fn report(&self, tenant: TenantId) -> Option<Report> {
-        let view = self.mediator.view(tenant)?;
-        Some(self.fx.seats.get(tenant)?.report(view.counters, view.life))
-    }
-
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         policy: Arc<TenantPolicy>,
         device: Arc<Device>,
         now: u64,
     ) -> Result<TenantId, RuntimeError> {
+        let (policy, paused) = self.roster.admit(policy)?;
         let aperture = self.fx.add_memory(device.aperture().clone());
         let audit = self.audit.tenant((&*policy.name).into(), self.settings.audit_rate);
         let kick = device.kick().as_raw_fd();
@@ -459,6 +404,11 @@ impl Dispatcher {
         if let Err(source) = watched {
             self.mediator.detach(id, now, &mut self.fx);
             return Err(RuntimeError::System { what: "watching a doorbell", source });
+        }
+        if let Some(entry) = self.fx.seats.get(id).and_then(|s| self.roster.get_mut(&s.policy.name))
+        {
+            entry.tenant = Some(id);
+            self.mediator.pause(id, paused, now, &mut self.fx);
         }
         Ok(id)
     }
@@ -487,6 +437,10 @@ impl Dispatcher {
             let kick = seat.device.kick().as_raw_fd();
             let _ = self.epoll.ctl(ControlOperation::Delete, kick, EpollEvent::default());
             seat.audit.flush();
+            let entry = self.roster.get_mut(&seat.policy.name);
+            if let Some(entry) = entry.filter(|entry| entry.tenant == Some(id)) {
+                entry.left(seat.last.as_ref().map(|report| &report.counters), &seat.tally);
+            }
             for memory in seat.memory.drain(..) {
                 self.fx.backend.remove_memory(memory.id);
             }

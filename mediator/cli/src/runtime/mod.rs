@@ -19,15 +19,20 @@
 mod checker;
 mod command;
 mod dispatcher;
+mod orders;
+mod roster;
 mod seat;
 mod surroundings;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod wake;
 
 pub use checker::check_program;
-pub use command::{Attached, Handle, RuntimeError};
+pub use command::{Attached, Handle, Order, Pauses, RuntimeError};
 pub use dispatcher::{Runtime, Settings};
+pub use roster::{Holdings, Standing, Switched};
 pub use seat::{Latency, Report};
 pub use surroundings::Milestone;
+pub use tally::{BUCKETS, OpTally, Tally, bucket_bound_ns};
 pub use wake::Wake;

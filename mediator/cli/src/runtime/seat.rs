@@ -11,6 +11,7 @@ use turnstile_core::{Counters, Finished, Life};
 use turnstile_device::Device;
 use turnstile_policy::{Rate, TenantPolicy, TokenBucket};
 
+use super::tally::Tally;
 use crate::audit::TenantAudit;
 
 /// Longest latency a histogram tells apart, in nanoseconds: one minute.
@@ -41,7 +42,7 @@ pub(super) struct Seat {
     latency: Histogram<u32>,
     /// Commands that took no time by the round's clock.
     at_once: u32,
-    by_status: [u64; Status::ALL.len()],
+    pub(super) tally: Box<Tally>,
     /// Who waits for this tenant to be gone.
     pub(super) leaving: Vec<Sender<Report>>,
     /// The last look at it, for who asks when it is gone.
@@ -57,7 +58,6 @@ impl Seat {
     ) -> Seat {
         // PANIC: the bounds are constants that hdrhistogram accepts (1 < max / 2, digits <= 5).
         let latency = Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("valid bounds");
-        let by_status = [0; Status::ALL.len()];
         Seat {
             device,
             policy,
@@ -67,7 +67,7 @@ impl Seat {
             memory: Vec::new(),
             latency,
             at_once: 0,
-            by_status,
+            tally: Box::default(),
             leaving: Vec::new(),
             last: None,
         }
@@ -79,33 +79,41 @@ impl Seat {
     /// time by it. One in [`SAMPLE`] of those is measured with the real clock, the others are left
     /// out of the histogram: reading a clock for each would cost more than some of them do.
     pub(super) fn finished(&mut self, finished: &Finished, clock: impl Fn() -> u64) {
+        let op = self.tally.op(finished.opcode);
+        op.completed += 1;
+        if finished.status.is_ok() {
+            op.bytes += finished.bytes;
+        }
         if finished.latency_ns > 0 {
+            op.took(finished.latency_ns, 1);
             self.latency.saturating_record(finished.latency_ns);
         } else {
             self.at_once = self.at_once.wrapping_add(1);
             if self.at_once % SAMPLE == 1 {
-                self.latency.saturating_record(clock().max(1));
+                let took = clock().max(1);
+                op.took(took, SAMPLE.into());
+                self.latency.saturating_record(took);
             }
         }
-        if let Some(count) = self.by_status.get_mut(finished.status as usize) {
-            *count += 1;
-        }
+        self.tally.ended(finished.status);
+    }
+
+    pub(super) fn latency(&self) -> Option<Latency> {
+        let quantile = |q| self.latency.value_at_quantile(q);
+        (!self.latency.is_empty()).then(|| Latency {
+            p50_ns: quantile(0.5),
+            p99_ns: quantile(0.99),
+            max_ns: self.latency.max(),
+        })
     }
 
     pub(super) fn report(&self, counters: Counters, life: Life) -> Report {
-        let quantile = |q| self.latency.value_at_quantile(q);
-        let any = !self.latency.is_empty();
-        let refusals = Status::ALL.iter().zip(self.by_status);
         Report {
             name: self.policy.name.to_string(),
             life,
             counters,
-            latency: any.then(|| Latency {
-                p50_ns: quantile(0.5),
-                p99_ns: quantile(0.99),
-                max_ns: self.latency.max(),
-            }),
-            outcomes: refusals.filter(|(_, n)| *n > 0).map(|(s, n)| (*s, n)).collect(),
+            latency: self.latency(),
+            outcomes: self.tally.outcomes().collect(),
             audit_dropped: self.audit.dropped(),
         }
     }

@@ -107,6 +107,11 @@ impl Effects for Surroundings {
             return;
         }
         let Some(seat) = self.seats.get_mut(tenant) else { return };
+        match what {
+            What::Refused { opcode: Some(opcode), .. } => seat.tally.op(opcode).refused += 1,
+            What::Failed { opcode, .. } => seat.tally.op(opcode).failed += 1,
+            _ => {}
+        }
         let (wanted, life) = match what {
             What::Refused { .. } | What::Failed { .. } => {
                 (seat.policy.audit != AuditLevel::None, false)

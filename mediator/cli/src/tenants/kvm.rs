@@ -44,15 +44,21 @@ pub struct VmTenants {
     runtime: Handle,
     audit: AuditHandle,
     news: Sender<News>,
+    watchers: Vec<Watched>,
+}
+
+/// A VM as its watcher's owner sees it.
+struct Watched {
+    tenant: Arc<str>,
     stopping: Arc<AtomicBool>,
-    watchers: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl VmTenants {
     /// No tenant runs yet.
     #[must_use]
     pub fn new(runtime: Handle, audit: AuditHandle, news: Sender<News>) -> VmTenants {
-        VmTenants { runtime, audit, news, stopping: Arc::default(), watchers: Vec::new() }
+        VmTenants { runtime, audit, news, watchers: Vec::new() }
     }
 
     /// Attaches a device, builds a microVM around it and starts it.
@@ -103,6 +109,7 @@ impl VmTenants {
     fn watch(&mut self, vm: MicroVm, id: TenantId, name: &Arc<str>) -> Result<(), VmError> {
         let started = TenantEvent::Started { frontend: "microvm".into() };
         self.audit.record(Some(name), started.into());
+        let stopping = Arc::new(AtomicBool::new(false));
         let watcher = Watcher {
             vm,
             id,
@@ -110,19 +117,26 @@ impl VmTenants {
             runtime: self.runtime.clone(),
             audit: self.audit.clone(),
             news: self.news.clone(),
-            stopping: self.stopping.clone(),
+            stopping: stopping.clone(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("vm-{name}"))
             .spawn(move || watcher.run())
             .map_err(VmError::Thread)?;
-        self.watchers.push(thread);
+        self.watchers.retain(|w| !w.thread.is_finished());
+        self.watchers.push(Watched { tenant: name.clone(), stopping, thread });
         Ok(())
     }
 
     /// Tells every VM to stop. Their ends come as news, as usual.
     pub fn kill(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.watchers.iter().for_each(|w| w.stopping.store(true, Ordering::Release));
+    }
+
+    /// Tells a tenant's VM to stop, if it has one. Its end comes as news.
+    pub fn kill_tenant(&self, tenant: &str) {
+        let watched = self.watchers.iter().filter(|w| &*w.tenant == tenant);
+        watched.for_each(|w| w.stopping.store(true, Ordering::Release));
     }
 
     /// Stops every VM and waits until all are reclaimed.
@@ -133,7 +147,7 @@ impl VmTenants {
     fn end(&mut self) {
         self.kill();
         for watcher in self.watchers.drain(..) {
-            let _ = watcher.join();
+            let _ = watcher.thread.join();
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod kvm;
 pub mod local;
 pub mod process;
+pub mod rpc;
 pub mod vfio_user;
 pub mod workload;
 

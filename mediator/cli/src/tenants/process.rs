@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,6 +24,7 @@ use turnstile_process::{Admission, Left, Limits, MemoryEvents, Peer, Seat, Serve
 use super::{Ended, MAX_TEXT, News, clean};
 use crate::audit::{AuditHandle, TenantEvent};
 use crate::runtime::Handle;
+use crate::state::StateDirectory;
 
 /// Lines a child may print before the rest is dropped.
 const MAX_LINES: usize = 2000;
@@ -51,22 +53,26 @@ pub enum ProcessError {
 }
 
 /// What the doorman knows of a tenant.
-struct Guest {
-    policy: Arc<TenantPolicy>,
+pub(super) struct Guest {
+    pub(super) policy: Arc<TenantPolicy>,
     /// The process that may be this tenant.
-    pid: u32,
+    pub(super) pid: u32,
 }
 
 /// Lets children in, each as its own tenant.
-struct Doorman {
+pub(super) struct Doorman {
     runtime: Handle,
-    audit: AuditHandle,
-    news: Sender<News>,
+    pub(super) audit: AuditHandle,
+    pub(super) news: Sender<News>,
     guests: Mutex<HashMap<String, Guest>>,
 }
 
 impl Doorman {
-    fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
+    pub(super) fn new(runtime: Handle, audit: AuditHandle, news: Sender<News>) -> Doorman {
+        Doorman { runtime, audit, news, guests: Mutex::default() }
+    }
+
+    pub(super) fn guests(&self) -> MutexGuard<'_, HashMap<String, Guest>> {
         // Each entry is whole between any two statements.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,8 +151,17 @@ impl MemoryEvents for Events {
 
 /// A child and the threads that watch it.
 struct Child {
+    tenant: Arc<str>,
+    stopped: Arc<AtomicBool>,
     pidfd: OwnedFd,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl Child {
+    fn kill(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
 }
 
 /// The tenants that are children of this process, and the socket they connect to.
@@ -155,12 +170,28 @@ pub struct ProcessTenants {
     server: Server,
     doorman: Arc<Doorman>,
     children: Vec<Child>,
-    directory: tempfile::TempDir,
-    stopping: Arc<std::sync::atomic::AtomicBool>,
+    home: Home,
+}
+
+/// Where the socket lies.
+pub(super) enum Home {
+    /// In the daemon's state directory, which also remembers the children.
+    State(Arc<StateDirectory>, PathBuf),
+    /// In a directory that goes with this.
+    Own(tempfile::TempDir),
+}
+
+impl Home {
+    pub(super) fn socket(&self) -> PathBuf {
+        match self {
+            Home::State(_, path) => path.join("socket"),
+            Home::Own(directory) => directory.path().join("socket"),
+        }
+    }
 }
 
 impl ProcessTenants {
-    /// Opens the socket. No tenant runs yet.
+    /// Opens the socket, in the daemon's state directory if it has one. No tenant runs yet.
     ///
     /// # Errors
     /// When there is no place for the socket, or threads or descriptors run out.
@@ -168,30 +199,11 @@ impl ProcessTenants {
         runtime: Handle,
         audit: AuditHandle,
         news: Sender<News>,
+        state: Option<Arc<StateDirectory>>,
     ) -> Result<ProcessTenants, ProcessError> {
-        let root = std::env::var_os("XDG_RUNTIME_DIR")
-            .map(PathBuf::from)
-            .filter(|path| path.is_dir())
-            .unwrap_or_else(std::env::temp_dir);
-        let directory = tempfile::Builder::new()
-            .prefix("turnstile-")
-            .tempdir_in(root)
-            .map_err(ProcessError::Directory)?;
-        let server = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
-        let listener = Listener::bind(&Address::Path(directory.path().join("socket")), 0o600)
-            .map_err(|e| server(&e))?;
-        let guests = Mutex::default();
-        let doorman = Arc::new(Doorman { runtime, audit, news, guests });
-        let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
-        let server =
-            Server::start(vec![listener], doorman.clone(), limits).map_err(|e| server(&e))?;
-        Ok(ProcessTenants {
-            server,
-            doorman,
-            children: Vec::new(),
-            directory,
-            stopping: Arc::default(),
-        })
+        let doorman = Arc::new(Doorman::new(runtime, audit, news));
+        let (home, server) = private_server(doorman.clone(), state, "tenants")?;
+        Ok(ProcessTenants { server, doorman, children: Vec::new(), home })
     }
 
     /// Starts a tenant's process: a workload of our own in another copy of this program, or a
@@ -206,7 +218,7 @@ impl ProcessTenants {
         program: &Program,
         args: &[String],
     ) -> Result<(), ProcessError> {
-        let socket = self.directory.path().join("socket");
+        let socket = self.home.socket();
         let mut command = match program {
             Program::Payload(workload) => {
                 let mut command = Command::new("/proc/self/exe");
@@ -242,11 +254,16 @@ impl ProcessTenants {
         };
         guests.insert(policy.name.to_string(), Guest { policy: policy.clone(), pid: child.id() });
         drop(guests);
+        if let Home::State(state, _) = &self.home {
+            state.note_child(child.id());
+        }
         let tenant: Arc<str> = (&*policy.name).into();
         let started = TenantEvent::Started { frontend: "process".into() };
         self.doorman.audit.record(Some(&tenant), started.into());
-        let threads = self.watch(child, &tenant).map_err(failed)?;
-        self.children.push(Child { pidfd, threads });
+        let stopped = Arc::new(AtomicBool::new(false));
+        let threads = self.watch(child, &tenant, stopped.clone()).map_err(failed)?;
+        self.children.retain(|c| c.threads.iter().any(|thread| !thread.is_finished()));
+        self.children.push(Child { tenant, stopped, pidfd, threads });
         Ok(())
     }
 
@@ -255,6 +272,7 @@ impl ProcessTenants {
         &self,
         mut child: std::process::Child,
         tenant: &Arc<str>,
+        stopped: Arc<AtomicBool>,
     ) -> std::io::Result<Vec<JoinHandle<()>>> {
         let thread = |name: String| std::thread::Builder::new().name(name);
         let mut readers = Vec::new();
@@ -269,14 +287,13 @@ impl ProcessTenants {
             );
         }
         let (tenant, doorman) = (tenant.clone(), self.doorman.clone());
-        let stopping = self.stopping.clone();
         let waiter = thread(format!("wait-{tenant}")).spawn(move || {
             let status = child.wait();
             for reader in readers {
                 let _ = reader.join();
             }
             let ended = match status {
-                _ if stopping.load(std::sync::atomic::Ordering::Acquire) => Ended::Stopped,
+                _ if stopped.load(Ordering::Acquire) => Ended::Stopped,
                 Ok(status) if status.success() => Ended::Passed,
                 Ok(status) if status.code() == Some(1) => Ended::Failed("its check failed".into()),
                 Ok(status) => Ended::Broken(status.to_string()),
@@ -298,10 +315,13 @@ impl ProcessTenants {
 
     /// Kills every child. Their ends come as news, as usual.
     pub fn kill(&self) {
-        self.stopping.store(true, std::sync::atomic::Ordering::Release);
-        for child in &self.children {
-            let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
-        }
+        self.children.iter().for_each(Child::kill);
+    }
+
+    /// Kills a tenant's child, if it has one, and ends its connection. Its end comes as news.
+    pub fn kill_tenant(&self, tenant: &str) {
+        self.children.iter().filter(|c| &*c.tenant == tenant).for_each(Child::kill);
+        self.server.disconnect(tenant);
     }
 
     /// Kills every child, waits for all, and closes the socket.
@@ -326,6 +346,34 @@ impl Drop for ProcessTenants {
     }
 }
 
+/// A socket for children of this process, in a directory that only this user can enter: a part of the
+/// daemon's state directory, if it has one.
+pub(super) fn private_server(
+    doorman: Arc<Doorman>,
+    state: Option<Arc<StateDirectory>>,
+    part: &str,
+) -> Result<(Home, Server), ProcessError> {
+    let home = match state {
+        Some(state) => {
+            let path = state.part(part).map_err(ProcessError::Directory)?;
+            Home::State(state, path)
+        }
+        None => {
+            let root = std::env::var_os("XDG_RUNTIME_DIR")
+                .map(PathBuf::from)
+                .filter(|path| path.is_dir())
+                .unwrap_or_else(std::env::temp_dir);
+            let directory = tempfile::Builder::new().prefix("turnstile-").tempdir_in(root);
+            Home::Own(directory.map_err(ProcessError::Directory)?)
+        }
+    };
+    let failed = |e: &dyn std::fmt::Display| ProcessError::Server(e.to_string());
+    let listener = Listener::bind(&Address::Path(home.socket()), 0o600).map_err(|e| failed(&e))?;
+    let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
+    let server = Server::start(vec![listener], doorman, limits).map_err(|e| failed(&e))?;
+    Ok((home, server))
+}
+
 fn command_name(program: &Program) -> String {
     match program {
         Program::Payload(name) => format!("the workload {name}"),
@@ -333,7 +381,7 @@ fn command_name(program: &Program) -> String {
     }
 }
 
-fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
+pub(super) fn pid_of(child: &std::process::Child) -> std::io::Result<Pid> {
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)

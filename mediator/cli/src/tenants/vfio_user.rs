@@ -4,7 +4,7 @@
 //! detached, with everything it held, when the connection ends. The socket stays.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_channel::Sender;
 use turnstile_backend_api::SharedRegion;
@@ -19,6 +19,7 @@ use turnstile_vfio_user::{
 use super::{News, clean};
 use crate::audit::{AuditHandle, TenantEvent};
 use crate::runtime::Handle;
+use crate::state::StateDirectory;
 
 /// Why the sockets cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -39,35 +40,77 @@ pub enum VfioUserError {
 /// The sockets of all tenants that attach over vfio-user.
 pub struct VfioUserTenants {
     server: Server,
+    doorman: Arc<Doorman>,
+    state: Option<Arc<StateDirectory>>,
+}
+
+/// A tenant's socket, bound and not served yet: nobody can connect to it.
+pub struct Prepared {
+    policy: Arc<TenantPolicy>,
+    listener: Listener,
 }
 
 impl VfioUserTenants {
-    /// Opens the socket of every tenant that attaches over vfio-user and serves whoever connects and
-    /// may. Other tenants are none of its business.
+    /// Serves nobody yet. Sockets are written down in the daemon's state directory, if it has one.
     ///
     /// # Errors
-    /// When a socket cannot be opened, or threads or descriptors run out. No socket is left then.
+    /// When threads or descriptors run out.
     pub fn start(
-        tenants: &[Arc<TenantPolicy>],
         runtime: Handle,
         audit: AuditHandle,
         news: Sender<News>,
+        state: Option<Arc<StateDirectory>>,
     ) -> Result<VfioUserTenants, VfioUserError> {
-        let mut doors = Vec::new();
-        let mut guests = HashMap::new();
-        for policy in tenants {
-            let Attach::VfioUser(VfioUser { socket, mode, group, users }) = &policy.attach else {
-                continue;
-            };
-            let name = policy.name.to_string();
-            let listener = Listener::bind(socket, *mode, *group)
-                .map_err(|source| VfioUserError::Listen { tenant: name.clone(), source })?;
-            doors.push(Door { tenant: name.clone(), listener });
-            guests.insert(name, Guest { policy: policy.clone(), users: users.clone() });
+        let doorman = Arc::new(Doorman { runtime, audit, news, guests: RwLock::default() });
+        let server = Server::start(Vec::new(), doorman.clone(), Limits::default())?;
+        Ok(VfioUserTenants { server, doorman, state })
+    }
+
+    /// Binds a tenant's socket; `None` if it does not attach over vfio-user. Dropping what comes back
+    /// removes the socket again.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub fn prepare(&self, policy: &Arc<TenantPolicy>) -> Result<Option<Prepared>, VfioUserError> {
+        let Attach::VfioUser(VfioUser { socket, mode, group, .. }) = &policy.attach else {
+            return Ok(None);
+        };
+        let listener = Listener::bind(socket, *mode, *group)
+            .map_err(|source| VfioUserError::Listen { tenant: policy.name.to_string(), source })?;
+        if let Some(state) = &self.state {
+            state.note_socket(socket);
         }
-        let doorman = Doorman { runtime, audit, news, guests };
-        let server = Server::start(doors, Arc::new(doorman), Limits::default())?;
-        Ok(VfioUserTenants { server })
+        Ok(Some(Prepared { policy: policy.clone(), listener }))
+    }
+
+    /// Serves whoever connects to a socket and may.
+    pub fn open(&self, prepared: Prepared) {
+        let Prepared { policy, listener } = prepared;
+        let tenant = policy.name.to_string();
+        self.update(&policy);
+        self.server.open(Door { tenant, listener });
+    }
+
+    /// Lets in whom a tenant's new policy names from now on.
+    pub fn update(&self, policy: &Arc<TenantPolicy>) {
+        if let Attach::VfioUser(VfioUser { users, .. }) = &policy.attach {
+            let guest = Guest { policy: policy.clone(), users: users.clone() };
+            let mut guests = self.doorman.guests.write().unwrap_or_else(PoisonError::into_inner);
+            guests.insert(policy.name.to_string(), guest);
+        }
+    }
+
+    /// Closes a tenant's socket and ends its connection.
+    pub fn close(&self, tenant: &str) {
+        let mut guests = self.doorman.guests.write().unwrap_or_else(PoisonError::into_inner);
+        guests.remove(tenant);
+        drop(guests);
+        self.server.close(tenant);
+    }
+
+    /// Ends a tenant's connection, if it has one; its VMM may come back.
+    pub fn kill_tenant(&self, tenant: &str) {
+        self.server.disconnect(tenant);
     }
 
     /// Tenants whose VMM is connected now.
@@ -94,22 +137,28 @@ struct Doorman {
     runtime: Handle,
     audit: AuditHandle,
     news: Sender<News>,
-    guests: HashMap<String, Guest>,
+    guests: RwLock<HashMap<String, Guest>>,
+}
+
+impl Doorman {
+    fn with<T>(&self, tenant: &str, look: impl FnOnce(&Guest) -> T) -> Result<T, String> {
+        // Entries are whole between any two statements.
+        let guests = self.guests.read().unwrap_or_else(PoisonError::into_inner);
+        guests.get(tenant).map(look).ok_or_else(|| "no such tenant".to_owned())
+    }
 }
 
 impl Admission for Doorman {
     fn admits(&self, tenant: &str, peer: &Peer) -> Result<(), String> {
-        let guest = self.guests.get(tenant).ok_or("no such tenant")?;
-        if guest.users.is_empty() || guest.users.contains(&peer.uid) {
+        if self.with(tenant, |g| g.users.is_empty() || g.users.contains(&peer.uid))? {
             return Ok(());
         }
         Err(format!("user {} is not in attach.users", peer.uid))
     }
 
     fn attach(&self, tenant: &str, _peer: &Peer) -> Result<Seat, String> {
-        let guest = self.guests.get(tenant).ok_or("no such tenant")?;
-        let attached =
-            self.runtime.attach(guest.policy.clone(), true).map_err(|e| e.to_string())?;
+        let policy = self.with(tenant, |guest| guest.policy.clone())?;
+        let attached = self.runtime.attach(policy, true).map_err(|e| e.to_string())?;
         let tenant: Arc<str> = tenant.into();
         let started = TenantEvent::Started { frontend: "vfio-user".into() };
         self.audit.record(Some(&tenant), started.into());

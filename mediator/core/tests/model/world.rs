@@ -10,7 +10,7 @@ use turnstile_abi::version::{Features, Version};
 use turnstile_abi::{Completion, Descriptor, Handle, Opcode, SharedMemory, Status, op};
 use turnstile_backend_api::{MemoryId, SharedRegion};
 use turnstile_core::{Attachment, GuestMemory, Mediator, Registers, Settings, TenantId, Wrote};
-use turnstile_policy::Policy;
+use turnstile_policy::{Policy, Resource};
 
 use super::Model;
 use super::action::Action;
@@ -420,15 +420,12 @@ impl World {
     fn check_quotas(&self) {
         for guest in &self.guests {
             let Some(view) = self.mediator.view(guest.id) else { continue };
-            for (resource, used) in &view.used {
+            for (resource, used) in Resource::ALL.iter().zip(&view.used) {
                 let limit = resource.limit(&view.policy.grants);
                 assert!(*used <= limit, "{} of {limit}: {used}", resource.name());
             }
             assert!(view.in_flight <= 8 + 8, "work in flight is bounded by the policy");
-            assert_eq!(
-                u64::from(view.handles),
-                view.used.iter().find(|(r, _)| r.name() == "handles").unwrap().1
-            );
+            assert_eq!(u64::from(view.handles), view.used[Resource::Handles as usize]);
         }
     }
 
@@ -436,7 +433,7 @@ impl World {
     fn drained(&mut self, tenant: usize) {
         self.collect();
         let view = self.mediator.view(self.guests[tenant].id).unwrap();
-        for (resource, used) in &view.used {
+        for (resource, used) in Resource::ALL.iter().zip(&view.used) {
             assert_eq!(*used, 0, "{} left after a reset", resource.name());
         }
         assert_eq!(view.handles, 0);

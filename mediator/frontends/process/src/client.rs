@@ -125,6 +125,19 @@ impl ProcessTransport {
         self.with_socket(|socket| exchange(socket, &message, &[])).and_then(Answer::done)
     }
 
+    /// The pipe that gets a byte when interrupt `vector` comes in, for callers with an event loop of
+    /// their own, who drain it themselves. `None`: not asked for in the hello.
+    #[must_use]
+    pub fn interrupt(&self, vector: u16) -> Option<BorrowedFd<'_>> {
+        self.interrupts.get(usize::from(vector)).map(AsFd::as_fd)
+    }
+
+    /// The aperture's memory, sealed, for a process that is to share this tenant's device.
+    #[must_use]
+    pub fn memory(&self) -> BorrowedFd<'_> {
+        self.aperture.fd()
+    }
+
     fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> R {
         // The lock guards no data: the worst a panic leaves is an answer nobody read, and there is
         // no code between question and answer that panics.

@@ -80,7 +80,10 @@ impl Listener {
     }
 
     /// Takes the next connection, if there is one. The connection blocks.
-    pub(crate) fn accept(&self) -> Result<OwnedFd, Errno> {
+    ///
+    /// # Errors
+    /// `AGAIN` when there is none; when descriptors run out.
+    pub fn accept(&self) -> Result<OwnedFd, Errno> {
         let connection = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC)?;
         // accept does not inherit the flag, but say so: reads on it are meant to wait.
         rustix::fs::fcntl_setfl(&connection, OFlags::empty())?;

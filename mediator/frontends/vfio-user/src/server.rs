@@ -117,6 +117,7 @@ pub struct Door {
 
 /// The client of one tenant, while there is one.
 struct Occupant {
+    tenant: String,
     socket: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     /// Its thread is about to end; nothing of the client is left.
@@ -129,7 +130,9 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// By door.
     occupants: Mutex<Vec<Option<Occupant>>>,
-    /// An eventfd: a client has gone, or the server stops.
+    /// Doors that open and close while the server runs, for the accepting thread.
+    orders: Mutex<Vec<Order>>,
+    /// An eventfd: a client has gone, there are orders, or the server stops.
     wake: OwnedFd,
 }
 
@@ -144,10 +147,15 @@ impl Shared {
     }
 }
 
+/// What the accepting thread is to do.
+enum Order {
+    Open(Door),
+    Close(String),
+}
+
 /// A running server. Dropping it disconnects every client and waits until each is reclaimed.
 pub struct Server {
     shared: Arc<Shared>,
-    tenants: Vec<String>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -168,14 +176,14 @@ impl Server {
             limits,
             stopping: AtomicBool::new(false),
             occupants: Mutex::new(doors.iter().map(|_| None).collect()),
+            orders: Mutex::default(),
             wake,
         });
-        let tenants = doors.iter().map(|door| door.tenant.clone()).collect();
         let for_thread = shared.clone();
         let accepting = std::thread::Builder::new()
             .name("vfio-user".into())
             .spawn(move || Doorman::new(for_thread, doors).run())?;
-        Ok(Server { shared, tenants, accepting: Some(accepting) })
+        Ok(Server { shared, accepting: Some(accepting) })
     }
 
     /// Tenants whose client is connected now.
@@ -184,13 +192,26 @@ impl Server {
         self.shared.occupants().iter().flatten().filter(|o| !o.done).count()
     }
 
+    /// Opens another tenant's door. Connections are accepted from soon after.
+    pub fn open(&self, door: Door) {
+        self.order(Order::Open(door));
+    }
+
+    /// Closes a tenant's door for good and ends its connection, if it has one. Its memory events learn
+    /// of it as usual.
+    pub fn close(&self, tenant: &str) {
+        self.order(Order::Close(tenant.to_owned()));
+    }
+
+    fn order(&self, order: Order) {
+        self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.shared.wake();
+    }
+
     /// Ends a tenant's connection, if it has one. Its memory events learn of it as usual.
     pub fn disconnect(&self, tenant: &str) {
-        let occupants = self.shared.occupants();
-        for (name, occupant) in self.tenants.iter().zip(occupants.iter()) {
-            if let (true, Some(occupant)) = (name == tenant, occupant) {
-                let _ = rustix::net::shutdown(&occupant.socket, Shutdown::Both);
-            }
+        for occupant in self.shared.occupants().iter().flatten().filter(|o| o.tenant == tenant) {
+            let _ = rustix::net::shutdown(&occupant.socket, Shutdown::Both);
         }
     }
 
@@ -231,7 +252,8 @@ struct Waiting {
 /// The accepting thread.
 struct Doorman {
     shared: Arc<Shared>,
-    doors: Vec<Door>,
+    /// A door that was closed leaves its place to the next one.
+    doors: Vec<Option<Door>>,
     /// By door: at most one.
     waiting: Vec<Option<Waiting>>,
 }
@@ -239,7 +261,7 @@ struct Doorman {
 impl Doorman {
     fn new(shared: Arc<Shared>, doors: Vec<Door>) -> Doorman {
         let waiting = doors.iter().map(|_| None).collect();
-        Doorman { shared, doors, waiting }
+        Doorman { shared, doors: doors.into_iter().map(Some).collect(), waiting }
     }
 
     fn run(mut self) {
@@ -249,7 +271,8 @@ impl Doorman {
             for door in knocked {
                 // A bounded number a turn, so that other doors get theirs.
                 for _ in 0..8 {
-                    match self.doors[door].listener.accept() {
+                    let Some(open) = &self.doors[door] else { break };
+                    match open.listener.accept() {
                         Ok(socket) => self.knock(door, socket),
                         Err(Errno::MFILE | Errno::NFILE) => {
                             tracing::warn!("out of file descriptors; raise ulimit -n");
@@ -261,28 +284,63 @@ impl Doorman {
                     }
                 }
             }
+            self.obey();
             self.seat_waiting();
+        }
+    }
+
+    /// Opens and closes doors.
+    fn obey(&mut self) {
+        let orders =
+            std::mem::take(&mut *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        for order in orders {
+            match order {
+                Order::Open(door) => {
+                    let mut occupants = self.shared.occupants();
+                    // A closed door's place is free once its last client is gone.
+                    let free = (0..self.doors.len())
+                        .find(|&at| self.doors[at].is_none() && occupants[at].is_none());
+                    match free {
+                        Some(at) => self.doors[at] = Some(door),
+                        None => {
+                            self.doors.push(Some(door));
+                            self.waiting.push(None);
+                            occupants.push(None);
+                        }
+                    }
+                }
+                Order::Close(tenant) => {
+                    let named = |d: &Option<Door>| d.as_ref().is_some_and(|d| d.tenant == tenant);
+                    let Some(at) = self.doors.iter().position(named) else { continue };
+                    self.doors[at] = None;
+                    self.waiting[at] = None;
+                    if let Some(occupant) = &self.shared.occupants()[at] {
+                        let _ = rustix::net::shutdown(&occupant.socket, Shutdown::Both);
+                    }
+                }
+            }
         }
     }
 
     /// Waits for something to happen. Returns the doors with connections.
     fn wait(&self) -> Vec<usize> {
+        let open = || self.doors.iter().enumerate().filter_map(|(n, d)| Some((n, d.as_ref()?)));
         let mut fds = Vec::with_capacity(1 + self.doors.len());
         fds.push(PollFd::new(&self.shared.wake, PollFlags::IN));
-        fds.extend(self.doors.iter().map(|d| PollFd::new(&d.listener, PollFlags::IN)));
+        fds.extend(open().map(|(_, d)| PollFd::new(&d.listener, PollFlags::IN)));
         let until = self.waiting.iter().flatten().map(|w| w.until).min();
         let left = until.map(|u| u.saturating_duration_since(Instant::now()));
         let timeout = left.map(|l| stream::timespec(l + Duration::from_millis(1)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return Vec::new();
         }
-        let knocked = fds[1..].iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty());
-        knocked.map(|(door, _)| door).collect()
+        let knocked = open().zip(&fds[1..]).filter(|(_, fd)| !fd.revents().is_empty());
+        knocked.map(|((door, _), _)| door).collect()
     }
 
     /// A new connection at a door.
     fn knock(&mut self, door: usize, socket: OwnedFd) {
-        let tenant = &self.doors[door].tenant;
+        let Some(Door { tenant, .. }) = &self.doors[door] else { return };
         let Ok(peer) = Peer::of(socket.as_fd()) else { return };
         if let Err(why) = self.shared.admission.admits(tenant, &peer) {
             tracing::info!(tenant, uid = peer.uid, pid = peer.pid, why, "not let in");
@@ -322,8 +380,9 @@ impl Doorman {
                     tracing::error!(%error, "cannot start a client's thread");
                 }
             } else if self.waiting[door].as_ref().is_some_and(|w| w.until <= now) {
-                let tenant = &self.doors[door].tenant;
-                tracing::info!(tenant, "the tenant has a client already");
+                if let Some(Door { tenant, .. }) = &self.doors[door] {
+                    tracing::info!(tenant, "the tenant has a client already");
+                }
                 self.waiting[door] = None;
             }
         }
@@ -332,8 +391,11 @@ impl Doorman {
     fn seat(&self, door: usize, socket: OwnedFd, peer: Peer) -> std::io::Result<()> {
         let socket = Arc::new(socket);
         let (shared, ours) = (self.shared.clone(), socket.clone());
-        let tenant = self.doors[door].tenant.clone();
+        let Some(tenant) = self.doors[door].as_ref().map(|d| d.tenant.clone()) else {
+            return Ok(());
+        };
         let name = format!("vfu-{tenant:.11}");
+        let who = tenant.clone();
         let serve = move || {
             // A panic in what the daemon plugged in must not keep the seat taken.
             let run = std::panic::AssertUnwindSafe(|| {
@@ -352,7 +414,7 @@ impl Doorman {
         // The lock is held until the thread is in the table, so it cannot be done before that.
         let mut occupants = self.shared.occupants();
         let thread = std::thread::Builder::new().name(name).stack_size(512 * 1024).spawn(serve)?;
-        occupants[door] = Some(Occupant { socket, thread: Some(thread), done: false });
+        occupants[door] = Some(Occupant { tenant: who, socket, thread: Some(thread), done: false });
         Ok(())
     }
 }

@@ -43,8 +43,7 @@ impl Pass<'_, '_> {
         }
         let (bytes, align) = (job.access.bytes, job.access.align);
         let (arena, value) = (self.options.arena, job.place.value);
-        if self.options.proofs && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align)
-        {
+        if self.trusts(job) && self.analysis.is_in_arena(arena, &value, job.offset, bytes, align) {
             self.count(Change::Proved);
             return Ok(());
         }
@@ -77,7 +76,7 @@ impl Pass<'_, '_> {
         // What is known to be a multiple of the width needs no rounding.
         let moved = offset.wrapping_sub(job.offset);
         let known = value.sub(super::analysis::Value::int(moved), 64).trailing_zeros();
-        let is_aligned = self.options.proofs && known >= align.trailing_zeros();
+        let is_aligned = self.trusts(job) && known >= align.trailing_zeros();
         let safe = emit.fence(arena, &register, if is_aligned { 1 } else { align });
         self.offer(key, Available { register: safe.clone(), align, room: 0, certain });
         Self::replace(instruction, job.access.operand, safe, offset);
@@ -179,7 +178,7 @@ impl Pass<'_, '_> {
                 continue;
             }
             let inner = emit.specific(&asked, space);
-            let clamped = self.chain(emit, &inner, &objects, bytes, align);
+            let clamped = self.chain(emit, &inner, &objects, bytes, align, align);
             let arm = emit.generic(&clamped, space);
             safe = Some(match safe {
                 None => arm,

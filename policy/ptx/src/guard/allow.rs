@@ -6,7 +6,8 @@ use crate::tree::{Flag, FunctionKind, Instruction, Item, Mod, Module, Op, Space,
 use super::Refusal;
 
 /// Checks a module against the table of opcodes and the guard's own narrower rules; drops pragmas,
-/// which only advise.
+/// which only advise, but for `nounroll`: without it the assembler makes copies of loops that the
+/// compiler has unrolled already.
 ///
 /// # Errors
 /// [`Refusal::NotAllowed`] and [`Refusal::Instruction`].
@@ -33,7 +34,7 @@ pub(super) fn allow(module: &mut Module) -> Result<(), Refusal> {
 }
 
 fn block(statements: &mut Vec<Statement>) -> Result<(), Refusal> {
-    statements.retain(|s| !matches!(s, Statement::Pragma(_)));
+    statements.retain(|s| !matches!(s, Statement::Pragma(p) if !p.is_nounroll()));
     statements.iter_mut().try_for_each(|statement| match statement {
         Statement::Block(inner) => block(&mut inner.statements),
         Statement::Instruction(i) => instruction(i),

@@ -39,7 +39,7 @@ impl Pass<'_, '_> {
     /// True when the analysis proves the access, and then notes what launches must promise for it.
     fn is_proved(&mut self, value: &Value, offset: i64, job: &Job, space: ObjectSpace) -> bool {
         let (bytes, align) = (job.access.bytes, job.access.align);
-        if !self.options.proofs
+        if !self.trusts(job)
             || !self.analysis.is_proved(value, offset, space, bytes, align, self.open_bytes())
         {
             return false;
@@ -151,7 +151,11 @@ impl Pass<'_, '_> {
             emit.word(Op::Add, ScalarType::S32, &word, Operand::Int(group.first))
         };
         let bytes = (group.end - group.first) as u64;
-        let safe = self.chain(emit, &asked, &objects, bytes, group.align);
+        let rounding = match self.is_aligned(&value, &group, job) {
+            true => 1,
+            false => group.align,
+        };
+        let safe = self.chain(emit, &asked, &objects, bytes, group.align, rounding);
         self.check(emit, &safe, &asked, job, instruction);
         let certain = instruction.guard.is_none();
         let (register, align) = (safe.clone(), group.align);
@@ -183,7 +187,14 @@ impl Pass<'_, '_> {
             _ => Value::TOP,
         };
         let objects = self.candidates(&inner, ObjectSpace::Shared, job.access.bytes);
-        let safe = self.chain(emit, &asked, &objects, job.access.bytes, job.access.align);
+        let safe = self.chain(
+            emit,
+            &asked,
+            &objects,
+            job.access.bytes,
+            job.access.align,
+            job.access.align,
+        );
         self.check(emit, &safe, &asked, job, instruction);
         Self::replace(instruction, job.access.operand, safe, 0);
         let position = instruction.mods.len().saturating_sub(1);
@@ -226,7 +237,22 @@ impl Pass<'_, '_> {
         list
     }
 
-    /// Clamps an address (32 bits) to the object it is in, or to the last one. `objects` is not empty.
+    /// True when the group's first address is known to be a multiple of its alignment wherever its
+    /// objects start: what is at most an aligned limit stays so and needs no rounding.
+    fn is_aligned(&self, value: &Value, group: &Group, job: &Job) -> bool {
+        let known = value.add(Value::int(group.first), 64).trailing_zeros();
+        let sized = self.analysis.bases(value).all(|(index, _)| {
+            self.analysis.objects.get(index as usize).is_some_and(|o| o.bytes.is_some())
+        });
+        self.trusts(job)
+            && value.bases != 0
+            && value.bases & NUMBER == 0
+            && sized
+            && known >= group.align.trailing_zeros()
+    }
+
+    /// Clamps an address (32 bits) to the object it is in, or to the last one, and to a multiple of
+    /// `rounding`. `objects` is not empty.
     pub(super) fn chain(
         &mut self,
         emit: &mut Emit<'_>,
@@ -234,12 +260,16 @@ impl Pass<'_, '_> {
         objects: &[Object],
         bytes: u64,
         align: u64,
+        rounding: u64,
     ) -> Name {
         let mut safe: Option<Name> = None;
         for object in objects {
             self.raise(object, align);
             let limit = match (object.bytes, self.options.dynamic_shared) {
-                (Some(size), _) => Operand::Int(size.saturating_sub(bytes) as i64),
+                (Some(size), _) => {
+                    let last = size.saturating_sub(bytes);
+                    Operand::Int((last - last % align.max(1)) as i64)
+                }
                 (None, Some(size)) if size >= bytes => {
                     self.need_dynamic(size);
                     Operand::Int((size - bytes) as i64)
@@ -249,7 +279,7 @@ impl Pass<'_, '_> {
                     reg(&emit.dynamic_limit(bytes))
                 }
             };
-            let (clamped, distance) = emit.clamp(asked, &object.name, limit.clone(), align);
+            let (clamped, distance) = emit.clamp(asked, &object.name, limit.clone(), rounding);
             safe = Some(match safe {
                 None => clamped,
                 Some(other) => {

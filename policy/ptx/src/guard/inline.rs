@@ -558,7 +558,8 @@ impl Pass<'_> {
                     }
                     out.push(Statement::BranchTargets(t));
                 }
-                Statement::CallTargets(_) | Statement::CallPrototype(_) | Statement::Pragma(_) => {}
+                Statement::Pragma(_) => out.push(statement.clone()),
+                Statement::CallTargets(_) | Statement::CallPrototype(_) => {}
             }
         }
     }

@@ -34,7 +34,7 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
-use crate::hash::HashMap;
+use crate::hash::{HashMap, HashSet};
 
 use crate::check;
 use crate::contract::{Arena, BlockShape, GuardMode, RED_ZONE};
@@ -183,6 +183,16 @@ fn check_options(options: &GuardOptions) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal`]: what cannot be made safe, with line and column of the tenant's text.
 pub fn guard(module: &Module, options: &GuardOptions) -> Result<(Module, Report), Refusal> {
+    guard_doubting(module, options, &HashSet::default())
+}
+
+/// The same, without relying on what is proved of the accesses in `doubts`: lines of the tenant's text
+/// where the verifier could not follow.
+pub(crate) fn guard_doubting(
+    module: &Module,
+    options: &GuardOptions,
+    doubts: &HashSet<u32>,
+) -> Result<(Module, Report), Refusal> {
     let mut module = module.clone();
     let mut report = Report::default();
     if options.mode == GuardMode::None {
@@ -196,13 +206,13 @@ pub fn guard(module: &Module, options: &GuardOptions) -> Result<(Module, Report)
     barriers::settle(&mut module, &mut fresh, &mut report)?;
     mbarriers::replace(&mut module, &mut fresh, &mut report)?;
     let control = control::control(&mut module, options, &mut fresh, &mut report)?;
-    variables::relocate(&mut module, options, &control, &mut fresh, &mut report)?;
+    variables::relocate(&mut module, options, &control, doubts, &mut fresh, &mut report)?;
     recursion::check(&module, options, &mut report)?;
     inline::inline(&mut module, &mut fresh, &mut report);
     // What was inlined has its locals in its caller now.
     recursion::check(&module, options, &mut report)?;
     barriers::separate(&mut module)?;
     barriers::check(&module)?;
-    rewrite::rewrite(&mut module, options, &mut fresh, &mut report)?;
+    rewrite::rewrite(&mut module, options, doubts, &mut fresh, &mut report)?;
     Ok((module, report))
 }

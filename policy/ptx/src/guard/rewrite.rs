@@ -55,6 +55,8 @@ pub(super) struct Available {
 /// The pass over one function.
 pub(super) struct Pass<'a, 'm> {
     pub(super) options: &'a GuardOptions,
+    /// Lines whose accesses are confined whatever is proved of them.
+    doubts: &'a HashSet<u32>,
     pub(super) function: &'m Function,
     pub(super) analysis: &'a Analysis<'m>,
     pub(super) registers: Registers<'m>,
@@ -120,6 +122,7 @@ pub(super) const CALLERS_LOCALS: &str =
 pub(super) fn rewrite(
     module: &mut Module,
     options: &GuardOptions,
+    doubts: &HashSet<u32>,
     fresh: &mut HashMap<Name, Fresh>,
     report: &mut Report,
 ) -> Result<(), Refusal> {
@@ -160,6 +163,7 @@ pub(super) fn rewrite(
             let fresh = fresh.entry(f.name.clone()).or_default();
             let mut pass = Pass {
                 options,
+                doubts,
                 function: f,
                 analysis: &analysis,
                 registers: Registers::new(body),
@@ -700,6 +704,12 @@ impl<'m> Pass<'_, 'm> {
         let kind = ViolationKind::from(job.access.target);
         let label = self.violation(emit, Some(address), emit.span, kind);
         emit.branch(&differ, &label);
+    }
+
+    /// Whether what is proved of an access may be relied on.
+    pub(super) fn trusts(&self, job: &Job) -> bool {
+        let at = self.analysis.graph.instructions[job.number as usize].span;
+        self.options.proofs && !self.doubts.contains(&at.line)
     }
 
     /// Counts a rewriting.

@@ -36,11 +36,12 @@ pub(super) fn relocate(
     module: &mut Module,
     options: &GuardOptions,
     control: &Control,
+    doubts: &HashSet<u32>,
     fresh: &mut HashMap<Name, Fresh>,
     report: &mut Report,
 ) -> Result<(), Refusal> {
     let mut layout = Layout { options, end: 0, places: HashMap::default() };
-    let kept = kept_constants(module, options);
+    let kept = kept_constants(module, options, doubts);
     let is_moved = |v: &Variable| is_moved(v) && !kept.contains(&v.name);
     let mut moved: Vec<(Variable, Option<Name>)> = Vec::new();
     for item in &module.items {
@@ -96,7 +97,7 @@ pub(super) fn relocate(
 }
 
 /// The constants that may stay: all initialised ones that the host cannot name, or none.
-fn kept_constants(module: &Module, options: &GuardOptions) -> HashSet<Name> {
+fn kept_constants(module: &Module, options: &GuardOptions, doubts: &HashSet<u32>) -> HashSet<Name> {
     let none = HashSet::default;
     if !options.keep_constants || !options.proofs {
         return none();
@@ -152,7 +153,7 @@ fn kept_constants(module: &Module, options: &GuardOptions) -> HashSet<Name> {
                 let space = ObjectSpace::Const;
                 analysis.is_proved(&value, address.offset, space, bytes, bytes, 0)
             });
-            if !proved || i.op() != Some(Op::Ld) {
+            if !proved || i.op() != Some(Op::Ld) || doubts.contains(&i.span.line) {
                 return none();
             }
         }

@@ -135,18 +135,20 @@ impl<'a> Parser<'a> {
             Some(op) => Opcode::Known(op),
             None => Opcode::Unknown(self.intern(word)),
         };
-        let mut mods = Vec::new();
+        // Collected aside first, so that each list is made once and of its own size.
+        self.mods.clear();
         while let Token::Dot(text) = self.token {
-            if mods.len() >= MAX_MODS {
+            if self.mods.len() >= MAX_MODS {
                 return Err(ParseError::limit(self.span, "modifiers", MAX_MODS));
             }
             let modifier = match Mod::from_text(text) {
                 Some(modifier) => modifier,
                 None => Mod::Other(self.intern(text)),
             };
-            mods.push(modifier);
+            self.mods.push(modifier);
             self.bump()?;
         }
+        let mods = self.mods.drain(..).collect();
         let mut operands = Vec::new();
         if !self.at_punct(b';') {
             operands = self.operands(b';', 0)?;
@@ -159,18 +161,18 @@ impl<'a> Parser<'a> {
 
     /// A comma-separated list up to (not including) `end`.
     fn operands(&mut self, end: u8, depth: u32) -> Result<Vec<Operand>, ParseError> {
-        let mut operands = Vec::new();
         if self.at_punct(end) {
-            return Ok(operands);
+            return Ok(Vec::new());
         }
+        let start = self.operands.len();
         loop {
-            if operands.len() >= MAX_OPERANDS {
+            if self.operands.len() - start >= MAX_OPERANDS {
                 return Err(ParseError::limit(self.span, "operands", MAX_OPERANDS));
             }
             let operand = self.operand(depth)?;
-            operands.push(operand);
+            self.operands.push(operand);
             if !self.eat_punct(b',')? {
-                return Ok(operands);
+                return Ok(self.operands.drain(start..).collect());
             }
         }
     }
@@ -224,7 +226,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A name: the scope pass decides later whether it is a register or a symbol.
-    fn word_operand(&mut self, word: &str) -> Result<Operand, ParseError> {
+    fn word_operand(&mut self, word: &'a str) -> Result<Operand, ParseError> {
         self.bump()?;
         if let Token::Dot(component) = self.token {
             // A special register with a component, or one component of a vector register.
@@ -288,6 +290,6 @@ impl<'a> Parser<'a> {
             rest = self.operands(b']', depth + 1)?;
         }
         self.punct(b']')?;
-        Ok(Operand::Address(Address { base, offset, rest }))
+        Ok(Operand::Address(Address { base, offset, rest: rest.into_boxed_slice() }))
     }
 }

@@ -11,10 +11,10 @@ mod body;
 mod declare;
 mod scope;
 
-use crate::hash::HashSet;
+use crate::hash::HashMap;
 
 use crate::lexer::{Lexer, Token};
-use crate::tree::{Item, Module, Name, Pragma, RESERVED, Span};
+use crate::tree::{Item, Mod, Module, Name, Operand, Pragma, RESERVED, Span};
 
 /// Bounds on what the parser accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +127,14 @@ fn parse_with(image: &[u8], limits: &Limits, allow_reserved: bool) -> Result<Mod
         token,
         span,
         last_end: 0,
-        names: HashSet::default(),
+        names: HashMap::with_capacity_and_hasher(text.len() / 64 + 16, Default::default()),
         max_nesting: limits.max_nesting.min(64),
         allow_reserved,
+        mods: Vec::new(),
+        operands: Vec::new(),
     };
     let mut module = parser.module()?;
-    scope::resolve(&mut module, !allow_reserved)?;
+    scope::resolve(&mut module, parser.names.len(), !allow_reserved)?;
     Ok(module)
 }
 
@@ -142,9 +144,12 @@ pub(crate) struct Parser<'a> {
     token: Token<'a>,
     span: Span,
     last_end: u32,
-    names: HashSet<Name>,
+    names: HashMap<&'a str, Name>,
     max_nesting: u32,
     allow_reserved: bool,
+    /// Modifiers and operands of the instruction at hand, so far.
+    mods: Vec<Mod>,
+    operands: Vec<Operand>,
 }
 
 impl<'a> Parser<'a> {
@@ -166,13 +171,10 @@ impl<'a> Parser<'a> {
         span
     }
 
-    fn intern(&mut self, text: &str) -> Name {
-        if let Some(name) = self.names.get(text) {
-            return name.clone();
-        }
-        let name = Name::new(text);
-        self.names.insert(name.clone());
-        name
+    fn intern(&mut self, text: &'a str) -> Name {
+        // Texts are shorter than 4 GiB, and so is the number of their names.
+        let next = self.names.len() as u32 + 1;
+        self.names.entry(text).or_insert_with(|| Name::numbered(text, next)).clone()
     }
 
     fn at_punct(&self, byte: u8) -> bool {

@@ -7,6 +7,7 @@
 //! Text that the guard wrote must not need any such renaming; there it is an error.
 
 use crate::hash::{HashMap, HashSet};
+use std::mem;
 
 use super::ParseError;
 use crate::tree::{
@@ -14,10 +15,12 @@ use crate::tree::{
     Span, Special, Statement, Variable,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Kind {
     Register,
+    #[default]
     Symbol,
+    Special(Special),
 }
 
 struct Binding {
@@ -33,14 +36,43 @@ struct Bulk {
     renamed: bool,
 }
 
+/// What is known of each name that the parser numbered; index 0 stands for none of them. All that a
+/// function adds is void after it, without anything having to be wiped.
+struct Known {
+    /// Names at module level.
+    module: Vec<bool>,
+    /// Visible meanings of a name in the function at hand, innermost last.
+    exact: Vec<Vec<Binding>>,
+    /// The last function in which the name meant something, by its number from 1. The names made
+    /// here need not be here: nothing else is called so.
+    taken: Vec<u32>,
+    /// What the name meant when it was last looked up.
+    found: Vec<Found>,
+    function: u32,
+    /// Grows with every declaration and at both ends of a scope: what was found earlier is stale.
+    now: u64,
+}
+
+impl Known {
+    fn is_module(&self, name: &Name) -> bool {
+        self.module.get(name.number() as usize).copied().unwrap_or(false)
+    }
+
+    fn is_taken(&self, name: &Name) -> bool {
+        self.taken.get(name.number() as usize).is_some_and(|at| *at == self.function)
+    }
+
+    fn binding(&self, name: &Name) -> Option<&Binding> {
+        self.exact.get(name.number() as usize)?.last()
+    }
+}
+
 struct Scope<'m> {
-    module: &'m HashSet<Name>,
-    /// Visible meanings of a name, innermost last.
-    exact: HashMap<Name, Vec<Binding>>,
+    known: &'m mut Known,
     /// Visible bulk declarations by prefix, innermost last.
     bulk: HashMap<Name, Vec<Bulk>>,
-    /// Names that mean something anywhere in this function, after renaming.
-    taken: HashSet<Name>,
+    /// A prefix that ends in a digit was seen: then a name may be split in several ways.
+    digits: bool,
     /// Prefixes of bulk declarations anywhere in this function, after renaming.
     taken_prefixes: HashSet<Name>,
     /// What each open scope declared: the source name, and whether in bulk.
@@ -49,19 +81,40 @@ struct Scope<'m> {
     may_rename: bool,
 }
 
-/// Resolves every identifier in the module. `may_rename`: false for text that the guard wrote.
-pub(super) fn resolve(module: &mut Module, may_rename: bool) -> Result<(), ParseError> {
-    let names = module_names(module)?;
+/// An answer of [`Scope::look_up`]: the kind of thing, and its name if that is another.
+#[derive(Clone, Default)]
+struct Found {
+    at: u64,
+    kind: Kind,
+    name: Option<Name>,
+}
+
+/// Resolves every identifier in the module; `count` is how many different ones there are. `may_rename`: false for
+/// text that the guard wrote.
+pub(super) fn resolve(
+    module: &mut Module,
+    count: usize,
+    may_rename: bool,
+) -> Result<(), ParseError> {
+    let mut known = Known {
+        module: module_names(module, count)?,
+        exact: Vec::new(),
+        taken: vec![0; count + 1],
+        found: vec![Found::default(); count + 1],
+        function: 0,
+        now: 0,
+    };
+    known.exact.resize_with(count + 1, Vec::new);
     for item in &mut module.items {
         match item {
             Item::Function(function) => {
                 if function.body.is_some() {
-                    resolve_function(function, &names, may_rename)?;
+                    resolve_function(function, &mut known, may_rename)?;
                 }
             }
-            Item::Variable(variable) => check_init(variable, &|name| names.contains(name))?,
+            Item::Variable(variable) => check_init(variable, &|name| known.is_module(name))?,
             Item::Alias { target, span, .. } => {
-                if !names.contains(target) {
+                if !known.is_module(target) {
                     return Err(undeclared(target, *span));
                 }
             }
@@ -93,7 +146,7 @@ fn twice(name: &str, at: Span) -> ParseError {
 
 /// All names at module level. Functions and variables may be declared again, but not as each other,
 /// and only one of the declarations may be a definition.
-fn module_names(module: &Module) -> Result<HashSet<Name>, ParseError> {
+fn module_names(module: &Module, count: usize) -> Result<Vec<bool>, ParseError> {
     let mut seen: HashMap<Name, (u8, bool)> =
         HashMap::with_capacity_and_hasher(module.items.len(), Default::default());
     let mut add = |name: &Name, sort: u8, defines: bool, at: Span| {
@@ -115,7 +168,14 @@ fn module_names(module: &Module) -> Result<HashSet<Name>, ParseError> {
             Item::Pragma(_) => {}
         }
     }
-    Ok(seen.into_keys().collect())
+    let mut names = vec![false; count + 1];
+    for name in seen.keys() {
+        // All come from the parser, which numbers from 1.
+        if let Some(slot) = names.get_mut(name.number() as usize) {
+            *slot = true;
+        }
+    }
+    Ok(names)
 }
 
 fn check_init(variable: &Variable, known: &impl Fn(&Name) -> bool) -> Result<(), ParseError> {
@@ -131,14 +191,15 @@ fn check_init(variable: &Variable, known: &impl Fn(&Name) -> bool) -> Result<(),
 
 fn resolve_function(
     function: &mut Function,
-    module: &HashSet<Name>,
+    known: &mut Known,
     may_rename: bool,
 ) -> Result<(), ParseError> {
+    known.function += 1;
+    known.now += 1;
     let mut scope = Scope {
-        module,
-        exact: HashMap::default(),
+        known,
         bulk: HashMap::default(),
-        taken: HashSet::default(),
+        digits: false,
         taken_prefixes: HashSet::default(),
         open: vec![Vec::new()],
         fresh: 0,
@@ -149,10 +210,11 @@ fn resolve_function(
         let kind = if register { Kind::Register } else { Kind::Symbol };
         parameter.name = scope.declare(&parameter.name, kind, parameter.span)?;
     }
-    match &mut function.body {
-        Some(body) => scope.block(body),
-        None => Ok(()),
+    if let Some(body) = &mut function.body {
+        scope.block(body)?;
     }
+    scope.close();
+    Ok(())
 }
 
 impl Scope<'_> {
@@ -173,26 +235,30 @@ impl Scope<'_> {
 
     fn declare(&mut self, name: &Name, kind: Kind, at: Span) -> Result<Name, ParseError> {
         let depth = self.depth();
+        self.known.now += 1;
         if **name == *"_" {
             return Err(ParseError::expected(at, "a name; `_` cannot be declared"));
         }
-        if self.exact.get(name).and_then(|b| b.last()).is_some_and(|b| b.depth == depth) {
+        if self.known.binding(name).is_some_and(|b| b.depth == depth) {
             return Err(twice(name, at));
         }
         let covered = self.find_bulk(name, at)?;
         if covered.as_ref().is_some_and(|(d, _)| *d == depth) {
             return Err(twice(name, at));
         }
-        let clash = self.taken.contains(name)
-            || self.module.contains(name)
+        let clash = self.known.is_taken(name)
+            || self.known.is_module(name)
             || splits(name).any(|(prefix, _)| self.taken_prefixes.contains(prefix));
         let new = if clash { self.fresh(name, false, at)? } else { name.clone() };
-        self.taken.insert(new.clone());
-        self.exact.entry(name.clone()).or_default().push(Binding {
-            depth,
-            kind,
-            name: new.clone(),
-        });
+        // Number 0 stands for no number.
+        if let Some(slot) = self.known.taken.get_mut(new.number() as usize)
+            && new.number() != 0
+        {
+            *slot = self.known.function;
+        }
+        if let Some(stack) = self.known.exact.get_mut(name.number() as usize) {
+            stack.push(Binding { depth, kind, name: new.clone() });
+        }
         if let Some(scope) = self.open.last_mut() {
             scope.push((name.clone(), false));
         }
@@ -201,6 +267,7 @@ impl Scope<'_> {
 
     fn declare_bulk(&mut self, prefix: &Name, count: u32, at: Span) -> Result<Name, ParseError> {
         let depth = self.depth();
+        self.known.now += 1;
         if self.bulk.get(prefix).and_then(|b| b.last()).is_some_and(|b| b.depth == depth) {
             return Err(twice(prefix, at));
         }
@@ -209,6 +276,7 @@ impl Scope<'_> {
         if depth > 2 && !self.may_rename && !(prefix.is_reserved() && prefix.ends_with('_')) {
             return Err(ParseError::syntax(at, "registers in bulk belong at the start of a body"));
         }
+        self.digits |= prefix.ends_with(|c: char| c.is_ascii_digit());
         let renamed = self.taken_prefixes.contains(prefix) || (depth > 2 && self.may_rename);
         let new = if renamed { self.fresh(prefix, true, at)? } else { prefix.clone() };
         self.taken_prefixes.insert(new.clone());
@@ -227,6 +295,9 @@ impl Scope<'_> {
         }
         let mut best: Option<(u32, Name)> = None;
         for (prefix, index) in splits(name) {
+            if !self.digits && prefix.ends_with(|c: char| c.is_ascii_digit()) {
+                continue;
+            }
             let Some(bulk) = self.bulk.get(prefix).and_then(|b| b.last()) else { continue };
             if !index.parse::<u32>().is_ok_and(|index| index < bulk.count) {
                 continue;
@@ -248,9 +319,30 @@ impl Scope<'_> {
         Ok(best)
     }
 
-    /// What a name means at this point.
-    fn look_up(&self, name: &Name, at: Span) -> Result<(Kind, Name), ParseError> {
-        let exact = self.exact.get(name).and_then(|b| b.last());
+    /// What a name means at this point: the kind of thing, and its name if that is another.
+    fn look_up(&mut self, name: &Name, at: Span) -> Result<(Kind, Option<Name>), ParseError> {
+        let number = name.number() as usize;
+        if let Some(found) = self.known.found.get(number).filter(|found| found.at == self.known.now)
+        {
+            return Ok((found.kind, found.name.clone()));
+        }
+        let (kind, new) = self.find(name, at)?;
+        let new = (new != *name).then_some(new);
+        // Number 0 stands for no number; what is never current is never found.
+        if let Some(slot) = self.known.found.get_mut(number).filter(|_| number != 0) {
+            *slot = Found { at: self.known.now, kind, name: new.clone() };
+        }
+        Ok((kind, new))
+    }
+
+    fn find(&self, name: &Name, at: Span) -> Result<(Kind, Name), ParseError> {
+        let exact = self.known.binding(name);
+        if exact.is_none()
+            && name.starts_with('%')
+            && let Some(special) = Special::from_text(name)
+        {
+            return Ok((Kind::Special(special), name.clone()));
+        }
         let bulk = self.find_bulk(name, at)?;
         match (exact, bulk) {
             (Some(binding), Some((depth, _))) if depth == binding.depth => Err(twice(name, at)),
@@ -260,36 +352,41 @@ impl Scope<'_> {
             }
             (_, Some((_, new))) => {
                 // A name out of a bulk declaration must not be anything else as well.
-                if self.taken.contains(&new) || self.module.contains(&new) {
+                if self.known.is_taken(&new) || self.known.is_module(&new) {
                     return Err(twice(name, at));
                 }
                 Ok((Kind::Register, new))
             }
-            (None, None) if self.module.contains(name) => Ok((Kind::Symbol, name.clone())),
+            (None, None) if self.known.is_module(name) => Ok((Kind::Symbol, name.clone())),
             (None, None) => Err(undeclared(name, at)),
         }
     }
 
-    fn register(&self, name: &mut Name, at: Span) -> Result<(), ParseError> {
+    fn register(&mut self, name: &mut Name, at: Span) -> Result<(), ParseError> {
         let (kind, new) = self.look_up(name, at)?;
         if kind != Kind::Register {
             return Err(ParseError::expected(at, format!("a register; `{name}` is none")));
         }
-        *name = new;
+        if let Some(new) = new {
+            *name = new;
+        }
         Ok(())
     }
 
-    fn symbol(&self, name: &mut Name, at: Span) -> Result<(), ParseError> {
+    fn symbol(&mut self, name: &mut Name, at: Span) -> Result<(), ParseError> {
         let (kind, new) = self.look_up(name, at)?;
         if kind != Kind::Symbol {
             return Err(ParseError::expected(at, format!("a symbol; `{name}` is a register")));
         }
-        *name = new;
+        if let Some(new) = new {
+            *name = new;
+        }
         Ok(())
     }
 
     fn block(&mut self, block: &mut Block) -> Result<(), ParseError> {
         self.open.push(Vec::new());
+        self.known.now += 1;
         // Labels are visible in all of their scope, before their own line too.
         for statement in &mut block.statements {
             match statement {
@@ -306,6 +403,13 @@ impl Scope<'_> {
         for statement in &mut block.statements {
             self.statement(statement)?;
         }
+        self.close();
+        Ok(())
+    }
+
+    /// Leaves the innermost scope.
+    fn close(&mut self) {
+        self.known.now += 1;
         for (name, bulk) in self.open.pop().unwrap_or_default() {
             // An emptied entry goes, so that `bulk.is_empty()` keeps its meaning.
             if bulk {
@@ -315,14 +419,10 @@ impl Scope<'_> {
                         self.bulk.remove(&name);
                     }
                 }
-            } else if let Some(stack) = self.exact.get_mut(&name) {
+            } else if let Some(stack) = self.known.exact.get_mut(name.number() as usize) {
                 stack.pop();
-                if stack.is_empty() {
-                    self.exact.remove(&name);
-                }
             }
         }
-        Ok(())
     }
 
     fn statement(&mut self, statement: &mut Statement) -> Result<(), ParseError> {
@@ -332,7 +432,7 @@ impl Scope<'_> {
             Statement::Registers(registers) => self.registers(registers),
             Statement::Variable(v) => {
                 v.name = self.declare(&v.name, Kind::Symbol, v.span)?;
-                check_init(v, &|name| self.module.contains(name))
+                check_init(v, &|name| self.known.is_module(name))
             }
             Statement::BranchTargets(t) | Statement::CallTargets(t) => {
                 t.targets.iter_mut().try_for_each(|name| self.symbol(name, t.span))
@@ -351,7 +451,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    fn instruction(&self, instruction: &mut Instruction) -> Result<(), ParseError> {
+    fn instruction(&mut self, instruction: &mut Instruction) -> Result<(), ParseError> {
         let at = instruction.span;
         if let Some(guard) = &mut instruction.guard {
             self.register(&mut guard.reg, at)?;
@@ -359,25 +459,25 @@ impl Scope<'_> {
         instruction.operands.iter_mut().try_for_each(|operand| self.operand(operand, at))
     }
 
-    fn operand(&self, operand: &mut Operand, at: Span) -> Result<(), ParseError> {
+    fn operand(&mut self, operand: &mut Operand, at: Span) -> Result<(), ParseError> {
         match operand {
             Operand::Symbol(name, offset) => {
-                if name.starts_with('%')
-                    && let Some(special) = Special::from_text(name)
-                    && !self.exact.contains_key(name)
-                {
-                    *operand = Operand::Special(special);
-                    return Ok(());
-                }
                 let (kind, new) = self.look_up(name, at)?;
-                *operand = match (kind, *offset) {
-                    (Kind::Symbol, offset) => Operand::Symbol(new, offset),
-                    (Kind::Register, 0) => Operand::Reg(new),
-                    (Kind::Register, _) => {
-                        let reason = "a register plus an offset needs brackets around it";
-                        return Err(ParseError::syntax(at, reason));
-                    }
-                };
+                if let Some(new) = new {
+                    *name = new;
+                }
+                if *offset != 0 && kind != Kind::Symbol {
+                    let reason = "a register plus an offset needs brackets around it";
+                    return Err(ParseError::syntax(at, reason));
+                }
+                if let Kind::Special(special) = kind {
+                    *operand = Operand::Special(special);
+                } else if kind == Kind::Register {
+                    *operand = match mem::replace(operand, Operand::Sink) {
+                        Operand::Symbol(name, _) => Operand::Reg(name),
+                        other => other,
+                    };
+                }
                 Ok(())
             }
             Operand::Reg(name) | Operand::NotReg(name) | Operand::Component(name, _) => {
@@ -389,10 +489,19 @@ impl Scope<'_> {
             Operand::Address(address) => {
                 if let Base::Symbol(name) = &mut address.base {
                     let (kind, new) = self.look_up(name, at)?;
-                    address.base = match kind {
-                        Kind::Register => Base::Reg(new),
-                        Kind::Symbol => Base::Symbol(new),
-                    };
+                    if let Some(new) = new {
+                        *name = new;
+                    }
+                    if let Kind::Special(_) = kind {
+                        let reason = "an address starts from a declared register or a symbol";
+                        return Err(ParseError::expected(at, reason));
+                    }
+                    if kind == Kind::Register {
+                        address.base = match mem::replace(&mut address.base, Base::Absolute) {
+                            Base::Symbol(name) => Base::Reg(name),
+                            other => other,
+                        };
+                    }
                 }
                 address.rest.iter_mut().try_for_each(|item| self.operand(item, at))
             }

@@ -104,18 +104,18 @@ pub struct Address {
     /// Bytes added to it (for [`Base::Absolute`], the address itself).
     pub offset: i64,
     /// Further operands inside the brackets, as texture and tensor instructions have.
-    pub rest: Vec<Operand>,
+    pub rest: Box<[Operand]>,
 }
 
 impl Address {
     /// `[reg+offset]`.
     pub fn reg(reg: impl Into<Name>, offset: i64) -> Self {
-        Self { base: Base::Reg(reg.into()), offset, rest: Vec::new() }
+        Self { base: Base::Reg(reg.into()), offset, rest: Box::default() }
     }
 
     /// `[symbol+offset]`.
     pub fn symbol(symbol: impl Into<Name>, offset: i64) -> Self {
-        Self { base: Base::Symbol(symbol.into()), offset, rest: Vec::new() }
+        Self { base: Base::Symbol(symbol.into()), offset, rest: Box::default() }
     }
 }
 

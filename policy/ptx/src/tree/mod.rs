@@ -119,6 +119,14 @@ pub struct Pragma {
     pub span: Span,
 }
 
+impl Pragma {
+    /// True for `.pragma "nounroll";`, which keeps the assembler from unrolling a loop and does nothing
+    /// else (PTX ISA 9.0, section 12.1).
+    pub fn is_nounroll(&self) -> bool {
+        matches!(self.texts.as_slice(), [text] if &**text == "nounroll")
+    }
+}
+
 /// `{ … }`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {

@@ -5,6 +5,39 @@
 //! may use is decided by the table in [`crate::opcode`]. Words that are not listed survive parsing
 //! as text and are refused later, by name. Source: PTX ISA 9.0, sections 4, 5, 9 and 10.
 
+/// Slots of a look-up table; at least twice the largest vocabulary.
+const SLOTS: usize = 512;
+/// An empty slot.
+const EMPTY: u8 = u8::MAX;
+
+/// Where the search for a word begins: length, ends and middle tell PTX's words well apart.
+const fn slot(text: &[u8]) -> usize {
+    let len = text.len();
+    if len == 0 {
+        return 0;
+    }
+    let (first, last) = (text[0] as usize, text[len - 1] as usize);
+    let (half, third) = (text[len / 2] as usize, text[len / 3] as usize);
+    let mix = first * 31 + last * 131 + half * 67 + third * 17 + len * 241;
+    (mix ^ (mix >> 7)) % SLOTS
+}
+
+/// A table from [`slot`] to the position of a word, with linear probing.
+const fn slots(texts: &[&str]) -> [u8; SLOTS] {
+    assert!(texts.len() < EMPTY as usize && texts.len() * 2 <= SLOTS);
+    let mut table = [EMPTY; SLOTS];
+    let mut index = 0;
+    while index < texts.len() {
+        let mut at = slot(texts[index].as_bytes());
+        while table[at] != EMPTY {
+            at = (at + 1) % SLOTS;
+        }
+        table[at] = index as u8;
+        index += 1;
+    }
+    table
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -15,13 +48,24 @@ macro_rules! words {
         impl $name {
             /// Every word of this vocabulary, in declaration order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            const TEXTS: &'static [&'static str] = &[$($text),+];
             /// The spelling in PTX text (without a leading dot).
             pub const fn text(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
+                Self::TEXTS[self as usize]
             }
             /// The word with this spelling (without a leading dot), if it is one of these.
             pub fn from_text(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
+                static TABLE: [u8; SLOTS] = slots($name::TEXTS);
+                let mut at = slot(text.as_bytes());
+                // The table is at most half full, so the probing ends.
+                while TABLE[at] != EMPTY {
+                    let index = usize::from(TABLE[at]);
+                    if Self::TEXTS[index] == text {
+                        return Some(Self::ALL[index]);
+                    }
+                    at = (at + 1) % SLOTS;
+                }
+                None
             }
         }
         impl std::fmt::Display for $name {

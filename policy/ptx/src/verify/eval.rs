@@ -50,7 +50,7 @@ const ROUNDS: u32 = 32;
 const REFINING: u32 = 2;
 /// Steps of evaluation for a function, and for each of its instructions.
 const WORK: u64 = 100_000;
-const WORK_EACH: u64 = 100;
+const WORK_EACH: u64 = 40;
 /// Most steps for one question.
 const QUESTION: u64 = 10_000;
 /// Steps for a question that is asked again when those or the function's were used up: enough for any

@@ -165,6 +165,11 @@ impl Eval<'_, '_> {
         let mut facts = Vec::new();
         let last = self.code.blocks[edge.from as usize].end - 1;
         let i = self.code.instructions[last as usize];
+        // `.uni` says that all threads of a warp agree. Where they do not, one may decide for the others,
+        // and the edge says nothing about those.
+        if i.has(Flag::Uni) {
+            return facts;
+        }
         if let (Some(guard), Way::Taken | Way::Skipped) = (&i.guard, edge.way) {
             let predicate = self.register(self.code.register(&guard.reg), last);
             let truth = (edge.way == Way::Taken) != guard.negated;

@@ -64,6 +64,30 @@ pub(super) struct Object {
     pub(super) input: bool,
 }
 
+/// Which register of the function at hand a name is. One table serves all functions of a module, so
+/// that nothing has to be wiped in between; the final text's names have numbers from one parser.
+#[derive(Default)]
+pub(super) struct Registers {
+    /// By the name's number: the function that it was last seen in, and its register there.
+    of: Vec<(u32, u32)>,
+    function: u32,
+}
+
+impl Registers {
+    fn get(&self, name: &Name) -> Option<u32> {
+        let (function, register) = *self.of.get(name.number() as usize)?;
+        (function == self.function).then_some(register)
+    }
+
+    fn insert(&mut self, name: &Name, register: u32) {
+        let number = name.number() as usize;
+        if number >= self.of.len() {
+            self.of.resize((number + 1).next_power_of_two(), (0, 0));
+        }
+        self.of[number] = (self.function, register);
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Code<'m> {
     pub(super) instructions: Vec<&'m Instruction>,
@@ -74,13 +98,14 @@ pub(super) struct Code<'m> {
     pub(super) object_of: HashMap<&'m str, u32>,
     /// Branch target lists.
     pub(super) targets: HashMap<&'m str, &'m [Name]>,
-    registers: HashMap<&'m str, u32>,
+    registers: Registers,
     /// Width of each register in bits: 1 for predicates.
     pub(super) widths: Vec<u32>,
     /// Instructions that write each register, in order.
     pub(super) writes: Vec<Vec<u32>>,
     declared: HashMap<&'m str, u32>,
-    bulk: HashMap<&'m str, u32>,
+    /// Width and count by prefix.
+    bulk: HashMap<&'m str, (u32, u32)>,
     labels: HashMap<&'m str, u32>,
     /// Where the jump table at hand leads.
     ends: Vec<u32>,
@@ -106,8 +131,10 @@ impl<'m> Code<'m> {
     pub(super) fn of(
         function: &'m Function,
         outside: &HashMap<&'m str, &'m Variable>,
+        registers: Registers,
     ) -> Result<Self, FlowError> {
-        let mut code = Self::default();
+        let mut code = Self { registers, ..Self::default() };
+        code.registers.function += 1;
         let mut offset = 0u64;
         for v in &function.params {
             if v.space == Space::Reg {
@@ -166,12 +193,16 @@ impl<'m> Code<'m> {
                 }
                 Statement::Registers(r) => {
                     for declared in &r.names {
-                        let map = if declared.count.is_some() {
-                            &mut self.bulk
-                        } else {
-                            &mut self.declared
-                        };
-                        map.insert(&declared.name, width(r.ty));
+                        // A vector register is none that anything is known of.
+                        let width = if r.vector == 1 { width(r.ty) } else { 0 };
+                        match declared.count {
+                            Some(count) => {
+                                self.bulk.insert(&declared.name, (width, count));
+                            }
+                            None => {
+                                self.declared.insert(&declared.name, width);
+                            }
+                        }
                     }
                 }
                 Statement::CallTargets(_) | Statement::CallPrototype(_) | Statement::Pragma(_) => {}
@@ -180,27 +211,41 @@ impl<'m> Code<'m> {
     }
 
     /// The number of a register, given on first sight.
-    fn intern(&mut self, name: &'m str) -> u32 {
+    fn intern(&mut self, name: &'m Name) -> u32 {
         if let Some(number) = self.registers.get(name) {
-            return *number;
+            return number;
         }
-        let width = self.declared.get(name).copied().or_else(|| {
-            let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
-            (1..=digits.min(10)).find_map(|count| {
-                self.bulk.get(name.get(..name.len().checked_sub(count)?)?).copied()
-            })
-        });
         let number = self.widths.len() as u32;
-        // Width 0 matches no instruction, so nothing is ever known of such a register.
-        self.widths.push(width.unwrap_or(0));
+        // Width 0 matches no instruction, so nothing is ever known of such a register. Number 0 is no
+        // name of the parser's: whatever has it is one register of which nothing is known.
+        self.widths.push(if name.number() == 0 { 0 } else { self.width_of(name) });
         self.writes.push(Vec::new());
         self.registers.insert(name, number);
         number
     }
 
+    /// The declared width of a register in bits; the parser has seen to it that one declaration fits.
+    fn width_of(&self, name: &str) -> u32 {
+        if let Some(width) = self.declared.get(name) {
+            return *width;
+        }
+        let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let found = (1..=digits.min(10)).find_map(|count| {
+            let (prefix, index) = name.split_at_checked(name.len().checked_sub(count)?)?;
+            let (width, declared) = *self.bulk.get(prefix)?;
+            index.parse::<u32>().is_ok_and(|index| index < declared).then_some(width)
+        });
+        found.unwrap_or(0)
+    }
+
     /// The number of a register that the code names.
-    pub(super) fn register(&self, name: &str) -> u32 {
-        self.registers.get(name).copied().unwrap_or(NONE)
+    pub(super) fn register(&self, name: &Name) -> u32 {
+        self.registers.get(name).unwrap_or(NONE)
+    }
+
+    /// The table of registers, for the next function.
+    pub(super) fn into_registers(self) -> Registers {
+        self.registers
     }
 
     /// Numbers the registers, finds their writers and the module's objects that the code names.

@@ -24,6 +24,8 @@ mod number_tests;
 mod tests;
 mod transfer;
 
+use std::sync::Arc;
+
 use crate::hash::HashMap;
 
 use crate::check::{Refusal, check};
@@ -34,12 +36,13 @@ use crate::parse::{Limits, ParseError, parse_guarded};
 use crate::tree::{
     Block, Function, FunctionKind, Init, Item, Module, Op, Space, Span, Statement, Variable,
 };
+use crate::variants::Source;
 use crate::view::{Kernel, ModuleView, ViewError};
 
 use barriers::Barriers;
 use calls::Functions;
 use eval::Eval;
-use flow::{Code, FlowError};
+use flow::{Code, FlowError, Registers};
 use launch::Launch;
 
 /// Why the verifier refuses an instruction or function.
@@ -127,9 +130,21 @@ pub struct VerifiedModule {
     mode: GuardMode,
     arena: Option<Arena>,
     report: Report,
+    /// What it was made from, for variants of it.
+    source: Option<Arc<Source>>,
 }
 
 impl VerifiedModule {
+    /// The same module, which knows what it was made from.
+    pub(crate) fn made_from(self, source: Source) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+
+    /// What it was made from.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_deref()
+    }
+
     /// The PTX text to load.
     pub fn text(&self) -> &str {
         &self.text
@@ -187,7 +202,8 @@ pub(crate) fn allow(text: String, lines: Vec<u32>) -> Result<VerifiedModule, Ver
     check(&module)?;
     let view = ModuleView::of(&module)?;
     let (mode, arena, report) = (GuardMode::None, None, Report::default());
-    Ok(VerifiedModule { text, lines, module, view, mode, arena, report })
+    let source = None;
+    Ok(VerifiedModule { text, lines, module, view, mode, arena, report, source })
 }
 
 /// Verifies a guarded text. `mode` is only noted: both modes must be equally safe. Of the report,
@@ -202,7 +218,8 @@ pub(crate) fn verify(
     let module = parse_guarded(text.as_bytes(), &LIMITS)?;
     verify_module(&module, arena, &report.contract)?;
     let view = ModuleView::of(&module)?;
-    Ok(VerifiedModule { text, lines, module, view, mode, arena: Some(arena), report })
+    let (arena, source) = (Some(arena), None);
+    Ok(VerifiedModule { text, lines, module, view, mode, arena, report, source })
 }
 
 /// Verifies a guarded text once more, for those who have it from elsewhere than [`crate::admit`].
@@ -245,6 +262,7 @@ fn verify_module(module: &Module, arena: Arena, contract: &Contract) -> Result<(
     functions.check_acyclic(module).map_err(|(at, reason)| VerifyError::new(at, "call", reason))?;
     let device = Launch::of_device(kernels.iter().cloned(), arena);
     let mut kernels = kernels.into_iter();
+    let mut registers = Registers::default();
     let mut in_kernels = Vec::new();
     let mut in_functions = Barriers::default();
     for item in &module.items {
@@ -258,7 +276,7 @@ fn verify_module(module: &Module, arena: Arena, contract: &Contract) -> Result<(
         };
         let own = if f.kind == FunctionKind::Entry { kernels.next() } else { None };
         let launch = own.as_ref().unwrap_or(&device);
-        let (barriers, calls) = function(f, body, launch, &objects, &functions)?;
+        let (barriers, calls) = function(f, body, launch, &objects, &functions, &mut registers)?;
         if f.kind == FunctionKind::Entry {
             in_kernels.push((f, barriers, calls));
         } else {
@@ -300,13 +318,14 @@ fn function<'m>(
     launch: &Launch,
     objects: &HashMap<&'m str, &'m Variable>,
     functions: &Functions<'m>,
+    registers: &mut Registers,
 ) -> Result<(Barriers, bool), VerifyError> {
     let mut variables: HashMap<&str, &Variable> = HashMap::default();
     for v in f.results.iter().chain(&f.params) {
         variables.insert(&v.name, v);
     }
     declarations(body, &mut variables)?;
-    let code = Code::of(f, objects).map_err(|error| match error {
+    let code = Code::of(f, objects, std::mem::take(registers)).map_err(|error| match error {
         FlowError::Target(at) => {
             VerifyError::new(at, "branch", Reason::Form("its target is no label of the function"))
         }
@@ -345,6 +364,7 @@ fn function<'m>(
         eval.ask(|| access::check(&eval, index as u32, row)).map_err(refuse)?;
         barriers.add(i).map_err(refuse)?;
     }
+    *registers = code.into_registers();
     Ok((barriers, calls))
 }
 
@@ -363,6 +383,8 @@ fn declarations<'m>(
                 variables.insert(&v.name, v);
             }
             Statement::Block(inner) => declarations(inner, variables)?,
+            // Advice on unrolling changes nothing that a thread does.
+            Statement::Pragma(p) if p.is_nounroll() => {}
             Statement::Pragma(p) => return Err(pragma(p.span)),
             _ => {}
         }

@@ -462,3 +462,25 @@ fn registers_of_another_width_prove_nothing() {
         "cvt.u16.u32 %h1, %r9; shl.b16 %h2, %h1, 2; cvt.u32.u16 %r1, %h2; min.u32 %r1, %r1, 1020; mov.u32 %r2, tile; add.u32 %r3, %r2, %r1; ld.shared.u32 %r4, [%r3];",
     );
 }
+
+#[test]
+fn a_uniform_branch_says_nothing_about_other_lanes() {
+    let body = |branch: &str| {
+        format!(
+            "mov.u32 %r1, %tid.x; setp.ge.u32 %p1, %r1, 64; @%p1 {branch} E; shl.b32 %r2, %r1, 4;\
+             mov.u32 %r3, tile; add.u32 %r3, %r3, %r2; st.shared.v4.u32 [%r3], {{%r1, %r1, %r1, %r1}}; E:"
+        )
+    };
+    accept(&body("bra"));
+    refuse(&body("bra.uni"));
+}
+
+#[test]
+fn a_register_has_the_width_of_the_declaration_that_covers_it() {
+    let wide = "{ .reg .b64 %w<100>; .reg .b32 %w1<5>;\n";
+    let narrow = "{ .reg .b32 %w<100>; .reg .b64 %w1<5>;\n";
+    let access = format!("{LOAD_P}{} ld.global.u32 %r3, [%w17]; }}", FENCE.replace("%rd2", "%w17"));
+    let head = |registers: &str| format!("{}{access}", registers.replace("{ ", ""));
+    accept(head(wide).trim_end_matches('}'));
+    refuse(head(narrow).trim_end_matches('}'));
+}

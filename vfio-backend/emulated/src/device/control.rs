@@ -54,7 +54,7 @@ impl Device {
     }
 
     fn perform(&self, books: &mut Books, ticket: Ticket, op: BackendOp) -> Result<Option<Outcome>> {
-        if let BackendOp::SpaceOpen { space, memory_bytes, weight } = op {
+        if let BackendOp::SpaceOpen { space, memory_bytes, weight, isolation: _ } = op {
             return self.open(books, space, memory_bytes, weight).map(Some);
         }
         let Books { spaces, memory, used, .. } = books;
@@ -124,25 +124,22 @@ impl Device {
                 return push(space, CONTROL, ticket, Work::Load { program, module });
             }
             BackendOp::ProgramUnload { program, .. } => {
-                let Some(loaded) = space.programs.remove(&program) else {
+                let Some(placed) = space.programs.remove(&program) else {
                     return failed(Status::NotFound);
                 };
                 space.functions.retain(|_, kernel| kernel.program != program);
-                for address in &loaded.placed {
-                    let _ = space.memory.unmap(*address);
+                for address in placed.regions {
+                    let _ = space.memory.unmap(address);
                 }
-                for address in loaded.program.regions() {
-                    let _ = space.memory.unmap(*address);
-                }
-                space.used_bytes -= loaded.bytes;
-                *used -= loaded.bytes;
+                space.used_bytes -= placed.bytes;
+                *used -= placed.bytes;
                 Outcome::ok(0)
             }
             BackendOp::FunctionGet { program, function, name, .. } => {
-                let Some(loaded) = space.programs.get(&program) else {
+                let Some(placed) = space.programs.get(&program) else {
                     return failed(Status::NotFound);
                 };
-                let Some(info) = loaded.program.kernel(&name) else {
+                let Some(info) = placed.loaded.variants.general().kernel(&name) else {
                     return failed(Status::NotFound);
                 };
                 let kernel = Kernel { program, name: name.into_string() };
@@ -181,9 +178,10 @@ impl Device {
                 let Some(kernel) = space.functions.get(&function).cloned() else {
                     return failed(Status::NotFound);
                 };
-                let Some(loaded) = space.programs.get(&kernel.program).cloned() else {
+                let Some(placed) = space.programs.get(&kernel.program) else {
                     return failed(Status::NotFound);
                 };
+                let loaded = placed.loaded.clone();
                 let work = LaunchWork {
                     kernel,
                     loaded,

@@ -1,16 +1,15 @@
 //! Work that takes time: copies, fills, loading and launching, run outside the books' lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use turnstile_abi::Status;
 use turnstile_backend_api::{Fault, Outcome, ProgramId, QueueId, SpaceId};
-use turnstile_ptx::{GuardMode, VerifiedModule};
+use turnstile_ptx::{BlockShape, GuardMode, Terms, Variants, VerifiedModule, WIDE_RED_ZONE};
 
 use super::script::Trouble;
-use super::space::{Kernel, Loaded};
+use super::space::{Kernel, Loaded, Placed};
 use super::{Books, Device};
 use crate::fault::FaultKind;
 use crate::memory::Access;
@@ -105,7 +104,7 @@ impl Job {
             Work::Fill { to, pattern, width } => {
                 fill(&to, pattern, width, &stop).map_or_else(stopped, Outcome::ok)
             }
-            Work::Load { program, module } => load(device, space, program, &module),
+            Work::Load { program, module } => load(device, space, program, *module),
             Work::Launch(launch) => launch.run(device, space, &stop),
             Work::Timestamp => Outcome::ok(nanoseconds(device.begun.elapsed())),
         }
@@ -159,7 +158,7 @@ fn fill(to: &[Range], pattern: u64, width: u8, stop: &AtomicBool) -> Option<u64>
     Some(filled)
 }
 
-fn load(device: &Device, id: SpaceId, program: ProgramId, module: &VerifiedModule) -> Outcome {
+fn load(device: &Device, id: SpaceId, program: ProgramId, module: VerifiedModule) -> Outcome {
     // Without the books: lowering a large program takes milliseconds.
     let lowered = match LoweredProgram::lower(module.module(), module.view()) {
         Ok(lowered) => lowered,
@@ -207,18 +206,62 @@ fn load(device: &Device, id: SpaceId, program: ProgramId, module: &VerifiedModul
         Ok(loaded) => loaded,
         Err(error) => return undo(space, &placed, Status::NoMemory, error.to_string()),
     };
-    let contract = &module.contract().kernels;
-    let dynamic_shared: HashMap<String, u64> =
-        contract.iter().map(|k| (k.kernel.to_string(), k.dynamic_shared)).collect();
-    let loaded = Loaded { program: Arc::new(loaded), placed, record, bytes, dynamic_shared };
-    space.programs.insert(program, Arc::new(loaded));
+    let regions = [placed, loaded.regions().to_vec()].concat();
+    // Every access is checked: nothing around an arena is anyone else's, whatever its width.
+    let variants = Variants::new(module, Arc::new(loaded), WIDE_RED_ZONE);
+    let loaded = Arc::new(Loaded { variants, record });
+    space.programs.insert(program, Placed { loaded, regions, bytes });
     space.used_bytes += bytes;
     *used += bytes;
     Outcome::ok(0)
 }
 
+/// Places a variant of a loaded program; why not is of no interest, since the program itself serves.
+fn load_variant(
+    device: &Device,
+    id: SpaceId,
+    program: ProgramId,
+    loaded: &Arc<Loaded>,
+    module: &VerifiedModule,
+) -> Result<LoadedProgram, Outcome> {
+    let lowered = LoweredProgram::lower(module.module(), module.view())
+        .map_err(|_| Outcome::failed(Status::BadProgram, 0))?;
+    let bytes = lowered.variable_bytes();
+    let mut books = device.books();
+    let Books { spaces, used, .. } = &mut *books;
+    let lost = || Outcome::failed(Status::DeviceLost, 0);
+    let space = spaces.get_mut(&id).filter(|s| !s.dead).ok_or_else(lost)?;
+    if !space.has_room(bytes, *used, device.settings.memory_bytes) {
+        return Err(Outcome::failed(Status::NoMemory, bytes));
+    }
+    // Unloaded meanwhile: nobody would free what is placed now.
+    let placed = space.programs.get_mut(&program).filter(|p| Arc::ptr_eq(&p.loaded, loaded));
+    let placed = placed.ok_or_else(lost)?;
+    let variant = LoadedProgram::place(lowered, &mut space.memory)
+        .map_err(|_| Outcome::failed(Status::NoMemory, bytes))?;
+    placed.regions.extend(variant.regions());
+    placed.bytes += bytes;
+    space.used_bytes += bytes;
+    *used += bytes;
+    Ok(variant)
+}
+
 impl LaunchWork {
     fn run(self, device: &Device, id: SpaceId, stop: &Arc<AtomicBool>) -> Outcome {
+        let [x, y, z] = self.block;
+        let terms = Terms {
+            block: BlockShape { x, y, z },
+            dynamic_shared: self.shared_bytes.into(),
+            params: &self.params,
+        };
+        let load = |module: &_| load_variant(device, id, self.kernel.program, &self.loaded, module);
+        let chosen = match self.loaded.variants.choose(&self.kernel.name, &terms, load) {
+            Ok(chosen) => chosen,
+            Err(broken) => {
+                tracing::debug!(%broken, kernel = self.kernel.name, "launch refused");
+                return Outcome::failed(Status::OutOfRange, 0);
+            }
+        };
         let (map, record) = {
             let mut books = device.books();
             let Some(space) = books.spaces.get_mut(&id).filter(|s| !s.dead) else {
@@ -229,17 +272,15 @@ impl LaunchWork {
             }
             (space.memory.snapshot(), self.loaded.record)
         };
-        let least = self.loaded.dynamic_shared.get(&self.kernel.name).copied().unwrap_or(0);
-        let least = u32::try_from(least).unwrap_or(u32::MAX);
         let config = LaunchConfig {
-            dynamic_shared_bytes: self.shared_bytes.max(least),
+            dynamic_shared_bytes: u32::try_from(chosen.dynamic_shared).unwrap_or(u32::MAX),
             cooperative: self.cooperative,
             time_limit: Duration::from_nanos(self.timeout_ns),
             workers: device.settings.threads.max(1),
             ..LaunchConfig::new(self.grid, self.block, self.params)
         };
         let begun = Instant::now();
-        let result = self.loaded.program.launch(&self.kernel.name, &config, map.clone(), stop);
+        let result = chosen.loaded.launch(&self.kernel.name, &config, map.clone(), stop);
         let elapsed = nanoseconds(begun.elapsed());
         match result {
             Ok(_) => {

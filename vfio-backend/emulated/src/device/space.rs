@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use turnstile_backend_api::{BufferId, FunctionId, ProgramId, QueueId, RegionId, SpaceId, Ticket};
+use turnstile_ptx::Variants;
 
 use super::job::{Job, Work};
 use super::script::Trouble;
@@ -25,15 +26,19 @@ pub(super) struct Buffer {
 
 /// A loaded program.
 pub(super) struct Loaded {
-    pub(super) program: Arc<LoadedProgram>,
-    /// Regions that the guard's layout asked for.
-    pub(super) placed: Vec<u64>,
+    /// As it was given, and as guarded for launches that came.
+    pub(super) variants: Variants<LoadedProgram>,
     /// Where a guarded program in check mode records its first violation.
     pub(super) record: Option<u64>,
+}
+
+/// What a loaded program takes of its space.
+pub(super) struct Placed {
+    pub(super) loaded: Arc<Loaded>,
+    /// Regions: those that the guard's layout asked for, and the variables of each variant.
+    pub(super) regions: Vec<u64>,
     /// Device memory its variables take.
     pub(super) bytes: u64,
-    /// Least dynamic shared memory by kernel.
-    pub(super) dynamic_shared: HashMap<String, u64>,
 }
 
 /// A kernel.
@@ -61,7 +66,7 @@ pub(super) struct Space {
     behind: u64,
     pub(super) buffers: HashMap<BufferId, Buffer>,
     pub(super) regions: HashMap<RegionId, Vec<Segment>>,
-    pub(super) programs: HashMap<ProgramId, Arc<Loaded>>,
+    pub(super) programs: HashMap<ProgramId, Placed>,
     pub(super) functions: HashMap<FunctionId, Arc<Kernel>>,
     streams: HashMap<QueueId, Stream>,
     /// Stop flags of what runs.

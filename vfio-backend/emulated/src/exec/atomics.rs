@@ -16,6 +16,7 @@ use crate::ops::half::{BF16, Half};
 use crate::raw::{LANES, Segment};
 
 /// The new value, on the low `bits` bits.
+#[inline(always)]
 fn combine(op: AtomicOp, bits: u32, old: u64, b: u64, c: u64) -> u64 {
     let ones = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
     let signed = |v: u64| (v << (64 - bits)) as i64 >> (64 - bits);
@@ -69,6 +70,7 @@ fn combine(op: AtomicOp, bits: u32, old: u64, b: u64, c: u64) -> u64 {
 }
 
 /// One atomic operation on a segment; the old value. `None` outside or misaligned.
+#[inline(always)]
 fn rmw(segment: &Segment, offset: u64, width: u8, op: AtomicOp, b: u64, c: u64) -> Option<u64> {
     match width {
         4 => {
@@ -138,6 +140,7 @@ fn rmw(segment: &Segment, offset: u64, width: u8, op: AtomicOp, b: u64, c: u64) 
 }
 
 /// The same where nobody else can interfere.
+#[inline(always)]
 fn exclusive(
     segment: &Segment,
     offset: u64,
@@ -163,6 +166,61 @@ fn exclusive(
             old
         }
     })
+}
+
+/// What every lane does in one instruction.
+struct Lanes<'a> {
+    offsets: &'a [u64; LANES],
+    mask: u32,
+    b: &'a [u64; LANES],
+    c: &'a [u64; LANES],
+}
+
+/// The operation for every lane in order, up to the first that is outside or misaligned: the lanes that were not done.
+/// `shared`: nobody else can interfere.
+fn all(
+    segment: &Segment,
+    (width, op, shared): (u8, AtomicOp, bool),
+    l: &Lanes<'_>,
+    old: &mut [u64; LANES],
+) -> u32 {
+    /// The loop for one operation, which the compiler then knows.
+    macro_rules! known {
+        ($($name:ident),*) => {
+            match (op, width) {
+                $(
+                    (AtomicOp::$name, 4) if shared => each(l, old, |at, b, c| exclusive(segment, at, 4, AtomicOp::$name, b, c)),
+                    (AtomicOp::$name, 4) => each(l, old, |at, b, c| rmw(segment, at, 4, AtomicOp::$name, b, c)),
+                )*
+                (op, width) if shared => each(l, old, |at, b, c| exclusive(segment, at, width, op, b, c)),
+                (op, width) => each(l, old, |at, b, c| rmw(segment, at, width, op, b, c)),
+            }
+        };
+    }
+    known!(Add, MinS, MaxS, MinU, MaxU, Or, And, Exchange, CompareSwap, AddF32)
+}
+
+#[inline(always)]
+fn each(l: &Lanes<'_>, old: &mut [u64; LANES], f: impl Fn(u64, u64, u64) -> Option<u64>) -> u32 {
+    let mut left = l.mask;
+    while left != 0 {
+        let lane = left.trailing_zeros() as usize & 31;
+        match f(l.offsets[lane], l.b[lane], l.c[lane]) {
+            Some(v) => old[lane] = v,
+            None => return left,
+        }
+        left &= left - 1;
+    }
+    0
+}
+
+/// The operands of all lanes.
+fn operands(registers: &Registers<'_>, slot: Slot, width: u8) -> [u64; LANES] {
+    match (slot, width) {
+        (NONE, _) => [0; LANES],
+        (slot, 8) => *u64::read(registers, slot),
+        (slot, _) => u32::read(registers, slot).map(u64::from),
+    }
 }
 
 impl View<'_> {
@@ -240,14 +298,24 @@ impl View<'_> {
         mask: u32,
     ) -> Outcome<()> {
         let width = u32::from(a.width);
-        let operand = |slot, lane: usize| match (slot, a.width) {
-            (NONE, _) => 0,
-            (slot, 8) => u64::read(registers, slot)[lane],
-            (slot, _) => u64::from(u32::read(registers, slot)[lane]),
-        };
+        let (b, c) = (operands(registers, a.b, a.width), operands(registers, a.c, a.width));
         let mut old = [0u64; LANES];
-        for lane in (0..LANES).filter(|l| mask >> l & 1 != 0) {
-            let (b, c) = (operand(a.b, lane), operand(a.c, lane));
+        let mut left = mask;
+        let kind = (a.width, a.op, space == Space::Shared);
+        if space == Space::Shared {
+            left = all(self.shared, kind, &Lanes { offsets: at, mask, b: &b, c: &c }, &mut old);
+        } else if space == Space::Global && self.launch.arena.is_none() {
+            // As far as the region goes that the last access hit.
+            let region = self.launch.map.region(*self.region);
+            if let Some(region) = region.filter(|r| r.permits(Intent::Atomic)) {
+                let offsets: [u64; LANES] =
+                    std::array::from_fn(|i| at[i].wrapping_sub(region.start));
+                let lanes = Lanes { offsets: &offsets, mask, b: &b, c: &c };
+                left = all(&region.segment, kind, &lanes, &mut old);
+            }
+        }
+        for lane in (0..LANES).filter(|l| left >> l & 1 != 0) {
+            let (b, c) = (b[lane], c[lane]);
             let address = at[lane];
             let done = match space {
                 Space::Shared => exclusive(self.shared, address, a.width, a.op, b, c),

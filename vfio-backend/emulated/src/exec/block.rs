@@ -123,12 +123,15 @@ pub(crate) enum Turn {
     Yielded,
 }
 
+/// Most times that a block's turn goes round its warps: a barrier ends each round.
+const ROUNDS: u32 = 1024;
+
 /// How a block's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// Over.
     Done,
-    /// It spins or waits for other blocks.
+    /// It spins, waits for other blocks, or has had its time.
     Yielded,
 }
 
@@ -193,7 +196,7 @@ impl Block {
         if std::mem::take(&mut self.is_fresh) && self.common.compiled {
             self.sprint(launch);
         }
-        let mut spins = 0;
+        let (mut spins, mut rounds) = (0, 0);
         loop {
             let (mut ran, mut blocked, mut done) = (false, false, true);
             for warp in &mut self.warps {
@@ -219,7 +222,9 @@ impl Block {
             if !ran && blocked {
                 return Err(self.deadlock());
             }
-            if spins >= self.warps.len() as u32 {
+            rounds += 1;
+            // A loop around a barrier has no warp that spins, and may be endless all the same.
+            if spins >= self.warps.len() as u32 || rounds >= ROUNDS {
                 return Ok(Progress::Yielded);
             }
         }

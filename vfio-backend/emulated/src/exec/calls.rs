@@ -43,7 +43,11 @@ pub(super) fn give_back(warp: &mut Warp, launch: &Launch, frame: u32, mask: u32)
     for copy in &launch.linked.program.calls[inner.site as usize].results {
         warp.copy_local(inner.local + copy.callee, outer + copy.caller, copy.words, mask);
     }
-    warp.frames[frame as usize].members &= !mask;
+    let left = &mut warp.frames[frame as usize].members;
+    *left &= !mask;
+    if *left == 0 {
+        warp.no_free_frame_below = warp.no_free_frame_below.min(frame as usize);
+    }
     warp.clock += 1;
     let stamp = warp.clock;
     warp.groups.push(Group {

@@ -42,7 +42,33 @@ pub(crate) fn transfer(
         let index = if fragment.by_columns { column * stride + row } else { row * stride + column };
         base.wrapping_add(index.wrapping_mul(width))
     };
+    // Eight bytes at a time, where they lie in a row.
+    let chunk = 8 / width.clamp(1, 8);
+    let whole = !fragment.by_columns
+        && width < 8
+        && (mine as u64).is_multiple_of(chunk)
+        && columns.is_multiple_of(chunk)
+        && stride.wrapping_mul(width).is_multiple_of(8)
+        && base.is_multiple_of(8);
+    if whole {
+        for (pair, n) in fragment.slots.chunks(2).zip((0..mine).step_by(chunk as usize)) {
+            let at = std::array::from_fn(|lane| place(lane, n));
+            let &[low, high] = pair else { break };
+            if fragment.load {
+                let values = view.read_elements(space, &at, mask, 8)?;
+                u32::write(registers, low, mask, values.map(|v| v as u32));
+                u32::write(registers, high, mask, values.map(|v| (v >> 32) as u32));
+            } else {
+                let (low, high) = (u32::read(registers, low), u32::read(registers, high));
+                let values = std::array::from_fn(|i| u64::from(low[i]) | u64::from(high[i]) << 32);
+                view.write_elements(space, &at, mask, 8, &values)?;
+            }
+        }
+    }
     for (r, &slot) in fragment.slots.iter().enumerate() {
+        if whole && r * per < mine {
+            continue;
+        }
         let wide = fragment.ty == MatrixType::F64;
         if fragment.load {
             let mut packed = [0u64; LANES];

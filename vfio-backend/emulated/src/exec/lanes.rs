@@ -72,6 +72,13 @@ pub(crate) fn transfer(
     }
 }
 
+/// Bit (2a + b) of a truth table, for each bit of two predicates.
+#[inline(always)]
+pub(crate) fn logic(table: u8, a: u32, b: u32) -> u32 {
+    let bit = |n: u8| if table >> n & 1 != 0 { u32::MAX } else { 0 };
+    (bit(0) & !a & !b) | (bit(1) & !a & b) | (bit(2) & a & !b) | (bit(3) & a & b)
+}
+
 /// Zero- or sign-extends a raw value as a register wants it.
 pub(crate) fn extend(raw: u64, width: u8, value: Value) -> u64 {
     let shift = 64 - 8 * u32::from(width.clamp(1, 8));

@@ -20,17 +20,18 @@ pub(crate) enum Level {
 
 /// Makes a module with the interpreter compiled for some target features.
 macro_rules! level {
-    ($name:ident $(, $features:literal)?) => {
+    ($name:ident, $fused:literal $(, $features:literal)?) => {
         mod $name {
             use crate::exec::block::{Common, Turn};
             use crate::exec::launch::Launch;
             use crate::exec::memory_ops::View;
             use crate::exec::registers::Registers;
             use crate::exec::lanes;
+            use crate::exec::matrix;
             use crate::exec::run;
             use crate::exec::warp::{Outcome, Warp};
             use crate::exec::warp_ops;
-            use crate::ir::{Lanes, Op};
+            use crate::ir::{Lanes, Matrix, Op};
             use crate::ops::convert::Convert;
             use crate::ops::float32::Float32;
             use crate::ops::float64::Float64;
@@ -89,6 +90,12 @@ macro_rules! level {
                 lanes::transfer(v, r, op, m)
             }
 
+            $(#[target_feature(enable = $features)])?
+            #[inline(never)]
+            fn multiply(r: &mut Registers<'_>, matrix: &Matrix, m: u32) {
+                matrix::multiply::<$fused>(matrix, r, m)
+            }
+
             /// One turn of a warp.
             $(#[target_feature(enable = $features)])?
             pub(super) fn turn(warp: &mut Warp, common: &mut Common, launch: &Launch) -> Outcome<Turn> {
@@ -108,17 +115,22 @@ macro_rules! level {
                         op => across(r, op, m),
                     },
                     |v, r, op, m| transfer(v, r, op, m),
+                    |r, matrix, m| multiply(r, matrix, m),
                 )
             }
         }
     };
 }
 
-level!(base);
+level!(base, false);
 #[cfg(target_arch = "x86_64")]
-level!(avx2, "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c");
+level!(avx2, true, "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c");
 #[cfg(target_arch = "x86_64")]
-level!(avx512, "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c,avx512f,avx512bw,avx512cd,avx512dq,avx512vl");
+level!(
+    avx512,
+    true,
+    "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+);
 
 impl Level {
     /// The best that this processor runs.

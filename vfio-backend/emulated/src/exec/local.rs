@@ -1,7 +1,8 @@
 //! A thread's own memory: word by word side by side for all lanes.
 
-use super::memory_ops::{View, blame, narrow};
+use super::memory_ops::{View, blame};
 use super::registers::{BITS, Lane, Registers};
+use super::transfers::narrow;
 use super::warp::Outcome;
 use crate::fault::{Intent, Space};
 use crate::ir::{NONE, Transfer};

@@ -4,9 +4,11 @@
 //! groups of lanes that share a program counter ([`warp`], [`run`]). Everything a kernel can do wrong ends in a
 //! [`Fault`](crate::fault::Fault), never in a panic or an endless loop of ours.
 
+mod alone;
 mod atomics;
 pub(crate) mod block;
 mod calls;
+mod control;
 mod copies;
 mod fragments;
 pub(crate) mod grid;
@@ -15,12 +17,14 @@ pub(crate) mod launch;
 pub(crate) mod levels;
 mod local;
 mod matrix;
+mod matrix_moves;
 mod mbarrier;
 mod memory_ops;
 pub(crate) mod print;
 pub(crate) mod registers;
 mod run;
 mod special;
+mod transfers;
 mod warp;
 mod warp_ops;
 

@@ -9,21 +9,22 @@ use super::launch::Launch;
 use super::memory_ops::View;
 use super::registers::{Lane, Registers};
 use super::warp::{Group, Outcome, Wait, Warp, fault};
-use super::{fragments, matrix, mbarrier, print, special, warp_ops};
-use crate::fault::{FaultKind, Space};
-use crate::ir::{Barrier, NONE, Op, window};
+use super::{control, fragments, lanes, matrix_moves, mbarrier, print, special, warp_ops};
+use crate::fault::FaultKind;
+use crate::ir::{Barrier, Matrix, NONE, Op};
 use crate::jit::code::{Caller, State};
 use crate::raw::LANES;
 
 /// Warp instructions of a turn.
 const TURN: i64 = 200_000;
 /// What a load that may be waiting for another thread costs of the turn.
-const POLL: i64 = 500;
+const POLL: i64 = 4_000;
 /// Backward branches after which a group that others wait for gives way: when it polls memory, and when it does not.
 const ROTATE_POLLING: u32 = 64;
 const ROTATE_QUIET: u32 = 1 << 16;
 
-/// Runs one turn of a warp. `arith` executes arithmetic, `memory` plain loads and stores.
+/// Runs one turn of a warp. `arith` executes arithmetic, `memory` plain loads and stores, `multiply`
+/// products of matrices.
 #[inline(always)]
 pub(crate) fn run(
     warp: &mut Warp,
@@ -31,6 +32,7 @@ pub(crate) fn run(
     launch: &Launch,
     arith: impl Fn(&mut Registers<'_>, &Op, u32),
     memory: impl Fn(&mut View<'_>, &mut Registers<'_>, &Op, u32) -> Outcome<()>,
+    multiply: impl Fn(&mut Registers<'_>, &Matrix, u32),
 ) -> Outcome<Turn> {
     let program = &*launch.linked.program;
     let compiled = launch.compiled.as_deref().filter(|_| common.compiled);
@@ -262,12 +264,7 @@ pub(crate) fn run(
                     continue;
                 }
                 Op::Logic { table, d, a, b } => {
-                    let (a, b) = (registers.pred(a), registers.pred(b));
-                    let bit = |n: u8| if table >> n & 1 != 0 { u32::MAX } else { 0 };
-                    let value = (bit(0) & !a & !b)
-                        | (bit(1) & !a & b)
-                        | (bit(2) & a & !b)
-                        | (bit(3) & a & b);
+                    let value = lanes::logic(table, registers.pred(a), registers.pred(b));
                     registers.set_pred(d, active, value);
                 }
                 Op::Special { which, d } => {
@@ -286,32 +283,12 @@ pub(crate) fn run(
                     u64::write(&mut registers, d, active, [u64::from(frame.local + offset); LANES]);
                 }
                 Op::IsSpace { space, d, a } => {
-                    let within =
-                        |address: u64, base: u64| address.wrapping_sub(base) < window::SIZE;
-                    let yes = registers.test2::<u64, u64>(a, a, |v, _| match space {
-                        Space::Shared => within(v, window::SHARED),
-                        Space::Local => within(v, window::LOCAL),
-                        Space::Param => within(v, window::PARAM),
-                        Space::Global => {
-                            !within(v, window::SHARED)
-                                && !within(v, window::LOCAL)
-                                && !within(v, window::PARAM)
-                        }
-                        Space::Const => false,
-                    });
+                    let yes = special::in_space(&registers, space, a);
                     registers.set_pred(d, active, yes);
                 }
                 Op::Param { width, count, value, offset, slots } => {
-                    for e in 0..usize::from(count) {
-                        let at = u64::from(offset) + (e * usize::from(width)) as u64;
-                        let raw = special::parameter(&launch.params, at, width, value);
-                        if slots[e & 3] == NONE {
-                        } else if value.is_wide() {
-                            u64::write(&mut registers, slots[e & 3], active, [raw; LANES]);
-                        } else {
-                            u32::write(&mut registers, slots[e & 3], active, [raw as u32; LANES]);
-                        }
-                    }
+                    let from = (offset, width, count, value);
+                    special::parameters(&launch.params, from, slots, &mut registers, active);
                 }
                 Op::Atomic(ref a) => {
                     polls = true;
@@ -353,11 +330,8 @@ pub(crate) fn run(
                     }
                     match inst.op {
                         Op::Matrix(index) => {
-                            matrix::multiply(
-                                &program.matrices[index as usize],
-                                &mut registers,
-                                active,
-                            );
+                            let matrix = &program.matrices[index as usize];
+                            multiply(&mut registers, matrix, active);
                         }
                         Op::Fragment(index) => {
                             let fragment = &program.fragments[index as usize];
@@ -369,14 +343,16 @@ pub(crate) fn run(
                             ));
                         }
                         Op::LoadMatrix { .. } | Op::StoreMatrix { .. } => {
-                            attempt!(matrix::transfer(
+                            attempt!(matrix_moves::transfer(
                                 &mut view!(),
                                 &mut registers,
                                 &inst.op,
                                 active
                             ));
                         }
-                        Op::MoveMatrix { d, a } => matrix::transpose(&mut registers, d, a, active),
+                        Op::MoveMatrix { d, a } => {
+                            matrix_moves::transpose(&mut registers, d, a, active)
+                        }
                         ref op => arith(&mut registers, op, active),
                     }
                 }
@@ -440,22 +416,10 @@ pub(crate) fn run(
                     let targets = &program.tables[table as usize];
                     let index = *u32::read(&registers, index);
                     let rest = mask & !active;
-                    for lane in (0..LANES).filter(|l| active >> l & 1 != 0) {
-                        let Some(&to) = targets.get(index[lane] as usize) else {
-                            let (index, targets) = (index[lane], targets.len() as u32);
-                            let kind = FaultKind::BadBranchIndex { index, targets };
-                            return fault(1 << lane, kind).map_err(
-                                |mut f: Box<super::warp::LaneFault>| {
-                                    f.pc = pc;
-                                    f
-                                },
-                            );
-                        };
-                        park!(to, 1 << lane, Wait::Ready);
-                    }
                     if rest != 0 {
                         park!(pc + 1, rest, Wait::Ready);
                     }
+                    control::branch_table(warp, (frame_index, pc), targets, &index, active)?;
                     // Table branches may form loops of their own.
                     if fuel <= 0 {
                         return Ok(Turn::Yielded);
@@ -478,33 +442,18 @@ pub(crate) fn run(
                 Op::CallIndirect { site, target } => {
                     account!(pc + 1);
                     let targets = *u64::read(&registers, target);
-                    let mut left = active;
                     let rest = mask & !active;
                     if rest != 0 {
                         park!(pc + 1, rest, Wait::Ready);
                     }
-                    while left != 0 {
-                        let address = targets[left.trailing_zeros() as usize];
-                        let same = (0..LANES)
-                            .filter(|&l| left >> l & 1 != 0 && targets[l] == address)
-                            .fold(0u32, |m, l| m | 1 << l);
-                        left &= !same;
-                        let index = address.wrapping_sub(window::FUNCTION) / 16;
-                        let callee = program.functions.get(index as usize).filter(|f| {
-                            address.is_multiple_of(16)
-                                && !f.is_kernel
-                                && f.shape == program.calls[site as usize].signature
-                        });
-                        if callee.is_none() {
-                            return fault(same, FaultKind::BadCallTarget { address }).map_err(
-                                |mut f: Box<super::warp::LaneFault>| {
-                                    f.pc = pc;
-                                    f
-                                },
-                            );
-                        }
-                        call(warp, launch, (frame_index, pc), site, index as u32, same)?;
-                    }
+                    control::call_indirect(
+                        warp,
+                        launch,
+                        (frame_index, pc),
+                        site,
+                        &targets,
+                        active,
+                    )?;
                     if fuel <= 0 {
                         return Ok(Turn::Yielded);
                     }

@@ -5,7 +5,8 @@ use super::block::Common;
 use super::lanes::extend;
 use super::launch::Launch;
 use super::registers::{Lane, Registers, V32};
-use crate::ir::{Slot, Special, Value};
+use crate::fault::Space;
+use crate::ir::{NONE, Slot, Special, Value, window};
 use crate::raw::{LANES, Segment};
 
 /// Where a special register is read.
@@ -70,4 +71,40 @@ pub(crate) fn parameter(params: &Segment, at: u64, width: u8, value: Value) -> u
         _ => params.load::<u8>(at).map(u64::from),
     };
     extend(raw.unwrap_or(0), width, value)
+}
+
+/// Elements of the kernel's parameters, the same for every lane: `(offset, width, count, value)` says which.
+#[inline(always)]
+pub(crate) fn parameters(
+    params: &Segment,
+    (offset, width, count, value): (u32, u8, u8, Value),
+    slots: [Slot; 4],
+    registers: &mut Registers<'_>,
+    mask: u32,
+) {
+    for e in 0..usize::from(count) {
+        let at = u64::from(offset) + (e * usize::from(width)) as u64;
+        let raw = parameter(params, at, width, value);
+        if slots[e & 3] == NONE {
+        } else if value.is_wide() {
+            u64::write(registers, slots[e & 3], mask, [raw; LANES]);
+        } else {
+            u32::write(registers, slots[e & 3], mask, [raw as u32; LANES]);
+        }
+    }
+}
+
+/// The lanes whose address in `a` lies in the window of the space.
+#[inline(always)]
+pub(crate) fn in_space(registers: &Registers<'_>, space: Space, a: Slot) -> u32 {
+    let within = |address: u64, base: u64| address.wrapping_sub(base) < window::SIZE;
+    registers.test2::<u64, u64>(a, a, |v, _| match space {
+        Space::Shared => within(v, window::SHARED),
+        Space::Local => within(v, window::LOCAL),
+        Space::Param => within(v, window::PARAM),
+        Space::Global => {
+            !within(v, window::SHARED) && !within(v, window::LOCAL) && !within(v, window::PARAM)
+        }
+        Space::Const => false,
+    })
 }

@@ -176,6 +176,15 @@ fn a_lock_within_a_warp_is_handed_around() {
 }
 
 #[test]
+fn an_endless_loop_around_a_barrier_is_stopped() {
+    let mut bench = load(&kernel("", "LOOP: bar.sync 0; bra LOOP;")).unwrap();
+    let config = LaunchConfig { time_limit: Duration::from_millis(50), ..bench.config(1, 64, 0) };
+    assert_eq!(bench.launch(&config), Err(LaunchError::Timeout));
+    let config = LaunchConfig { instruction_limit: 100_000, ..bench.config(1, 64, 0) };
+    assert_eq!(bench.launch(&config), Err(LaunchError::Timeout));
+}
+
+#[test]
 fn a_spinning_kernel_is_stopped_and_the_next_runs() {
     let mut bench = load(&kernel("", "LOOP: bra LOOP;")).unwrap();
     let config = LaunchConfig { time_limit: Duration::from_millis(50), ..bench.config(4, 64, 0) };

@@ -6,7 +6,7 @@
 //! while others wait (a lock), [`Warp::pick`] is told to rotate and every group gets its turn.
 
 use super::block::Barriers;
-use super::registers::{Registers, V32, V64};
+use super::registers::{BITS, Registers, V32, V64};
 use crate::fault::FaultKind;
 use crate::ir::{Function, Inst, NONE, Op, Program, Slot};
 use crate::raw::LANES;
@@ -92,6 +92,8 @@ pub(crate) struct Warp {
     /// Local memory: word w of lane l is `local[w].0[l]`.
     pub(crate) local: Vec<V32>,
     pub(crate) frames: Vec<Frame>,
+    /// Frames before this one, but the first, are in use.
+    pub(crate) no_free_frame_below: usize,
     /// Every group but the one that runs.
     pub(crate) groups: Vec<Group>,
     /// Lanes that have not exited.
@@ -117,6 +119,7 @@ impl Warp {
             preds: Vec::new(),
             local: Vec::new(),
             frames: Vec::new(),
+            no_free_frame_below: 1,
             groups: Vec::new(),
             live: 0,
             index,
@@ -152,6 +155,7 @@ impl Warp {
         self.preds.resize(kernel.preds as usize, 0);
         self.local.resize(kernel.frame_bytes as usize / 4, V32([0; LANES]));
         self.frames.clear();
+        self.no_free_frame_below = 1;
         self.frames.push(Frame {
             parent: 0,
             depth: 0,
@@ -340,13 +344,14 @@ impl Warp {
         if local_end + spilled > u64::from(stack_bytes) || frame.depth > MAX_DEPTH {
             return None;
         }
-        let grow = |len: usize, end: u32| len.max(end as usize);
-        self.r32.resize(grow(self.r32.len(), frame.base32 + to.slots32), V32([0; LANES]));
-        self.r64.resize(grow(self.r64.len(), frame.base64 + to.slots64), V64([0; LANES]));
-        self.preds.resize(grow(self.preds.len(), frame.base_pred + to.preds), 0);
-        self.local.resize(grow(self.local.len(), local_end as u32 / 4), V32([0; LANES]));
-        let free = self.frames.iter().skip(1).position(|f| f.members == 0).map(|i| i + 1);
+        grow(&mut self.r32, frame.base32 + to.slots32, V32([0; LANES]));
+        grow(&mut self.r64, frame.base64 + to.slots64, V64([0; LANES]));
+        grow(&mut self.preds, frame.base_pred + to.preds, 0);
+        grow(&mut self.local, local_end as u32 / 4, V32([0; LANES]));
+        let first = self.no_free_frame_below.max(1);
+        let free = self.frames.iter().skip(first).position(|f| f.members == 0).map(|i| i + first);
         let index = free.unwrap_or(self.frames.len());
+        self.no_free_frame_below = index + 1;
         if index == self.frames.len() {
             self.frames.push(frame);
         } else {
@@ -361,9 +366,8 @@ impl Warp {
             let source = self.local[(from / 4 + w) as usize];
             let dest = &mut self.local[(to / 4 + w) as usize];
             for lane in 0..LANES {
-                if mask >> lane & 1 != 0 {
-                    dest.0[lane] = source.0[lane];
-                }
+                let taken = mask & BITS[lane] != 0;
+                dest.0[lane] = if taken { source.0[lane] } else { dest.0[lane] };
             }
         }
     }
@@ -375,6 +379,9 @@ impl Warp {
         loop {
             let f = &mut self.frames[at as usize];
             f.members &= !mask;
+            if f.members == 0 {
+                self.no_free_frame_below = self.no_free_frame_below.min(at as usize);
+            }
             if f.depth == 0 {
                 return;
             }
@@ -386,6 +393,13 @@ impl Warp {
     pub(crate) fn condition(registers: &Registers<'_>, p: Slot, negate: bool) -> u32 {
         let value = if p == NONE { u32::MAX } else { registers.pred(p) };
         if negate { !value } else { value }
+    }
+}
+
+/// Makes room for slots up to `end`.
+fn grow<T: Clone>(file: &mut Vec<T>, end: u32, empty: T) {
+    if file.len() < end as usize {
+        file.resize(end as usize, empty);
     }
 }
 

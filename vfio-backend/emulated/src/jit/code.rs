@@ -67,6 +67,10 @@ pub(super) struct Context {
     pub(super) answer: u64,
     /// Where each unfinished lane goes on.
     pub(super) exits: [u32; LANES],
+    /// Where each lane begins in the lane form: 0 at the entry.
+    pub(super) resumes: [u32; LANES],
+    /// Whether rows of threads begin at multiples of a group.
+    pub(super) rows: u64,
     // For the functions called back:
     launch: *const Launch,
     /// Instructions handed out in all.
@@ -208,6 +212,8 @@ impl<'a> Caller<'a> {
             specials,
             answer: 0,
             exits: [0; LANES],
+            resumes: [0; LANES],
+            rows: u64::from(super::group::has_whole_rows(launch.block)),
             launch,
             granted: 0,
             slices: 0,
@@ -239,6 +245,7 @@ impl<'a> Caller<'a> {
         context.sites = self.sites.as_mut_ptr();
         context.site_count = region.sites;
         context.specials[special::WARP] = state.warp;
+        context.resumes = [0; LANES];
         (context.fuel, context.granted, context.slices) = (SLICE, SLICE, 0);
         context.launch = self.launch;
         // SAFETY: the code was made for frames of at least these sizes, checked above; it indexes registers by constant slots

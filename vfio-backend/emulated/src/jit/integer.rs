@@ -88,6 +88,10 @@ impl Translator<'_, '_> {
 
     /// A two-operand truth table: bit 2b + c.
     pub(super) fn table2(&mut self, b: Value, c: Value, table: u8) -> Value {
+        let vector = self.b.func.dfg.value_type(b).is_vector();
+        if vector && matches!(table & 15, 0 | 15) {
+            return self.all(crate::ops::Class::W32, if table & 15 == 0 { 0 } else { u64::MAX });
+        }
         let ins = self.b.ins();
         match table & 15 {
             0 => ins.iconst(I32, 0),

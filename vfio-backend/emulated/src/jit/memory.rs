@@ -19,7 +19,8 @@ use crate::ir::{CONSTANT, Memory, NONE, Slot, Target, Transfer, window};
 use crate::ops::Class;
 
 /// Where a checked access goes.
-enum Place {
+#[derive(Clone, Copy)]
+pub(super) enum Place {
     /// Bytes in a row.
     Bytes(Value),
     /// A thread's local memory: address of the word's element for this lane, and the byte's place in it.
@@ -28,7 +29,7 @@ enum Place {
 
 impl Translator<'_, '_> {
     /// A memory operand's address, 64 bits wide.
-    fn address(&mut self, m: &Memory) -> Value {
+    pub(super) fn address(&mut self, m: &Memory) -> Value {
         if m.base == NONE {
             return self.b.ins().iconst(I64, i64::from(m.offset as u32));
         }
@@ -47,14 +48,20 @@ impl Translator<'_, '_> {
     }
 
     /// Goes on where `ok` holds, else to `otherwise`.
-    fn require(&mut self, ok: Value, otherwise: Block) {
+    pub(super) fn require(&mut self, ok: Value, otherwise: Block) {
         let next = self.b.create_block();
         self.b.ins().brif(ok, next, &[], otherwise, &[]);
         self.b.switch_to_block(next);
     }
 
     /// The offset in elements when bounds and alignment hold, else goes to `otherwise`.
-    fn element(&mut self, offset: Value, log2: u32, count: Value, otherwise: Block) -> Value {
+    pub(super) fn element(
+        &mut self,
+        offset: Value,
+        log2: u32,
+        count: Value,
+        otherwise: Block,
+    ) -> Value {
         let turned =
             if log2 == 0 { offset } else { self.b.ins().rotr_imm_u(offset, i64::from(log2)) };
         let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, turned, count);
@@ -63,14 +70,14 @@ impl Translator<'_, '_> {
     }
 
     /// An element's host address.
-    fn at(&mut self, base: Value, element: Value, log2: u32) -> Value {
+    pub(super) fn at(&mut self, base: Value, element: Value, log2: u32) -> Value {
         let bytes =
             if log2 == 0 { element } else { self.b.ins().ishl_imm_u(element, i64::from(log2)) };
         self.b.ins().iadd(base, bytes)
     }
 
     /// Checks an access of 2^`log2` bytes and says where it leads.
-    fn place(&mut self, m: &Memory, log2: u32, store: bool) -> Place {
+    pub(super) fn place(&mut self, m: &Memory, log2: u32, store: bool) -> Place {
         let bail = self.bail();
         match m.target {
             Target::Frame => {
@@ -213,12 +220,12 @@ impl Translator<'_, '_> {
         self.b.ins().jump(block, &args);
     }
 
-    fn log2(t: &Transfer) -> u32 {
+    pub(super) fn log2(t: &Transfer) -> u32 {
         (u32::from(t.width) * u32::from(t.count)).trailing_zeros()
     }
 
     /// Whether an operand goes to device memory, and whether generically.
-    fn is_device(m: &Memory, store: bool) -> Option<bool> {
+    pub(super) fn is_device(m: &Memory, store: bool) -> Option<bool> {
         match m.target {
             Target::Generic => Some(true),
             Target::Space(Space::Global) => Some(false),
@@ -282,7 +289,7 @@ impl Translator<'_, '_> {
     }
 
     /// Loads one element from bytes in a row.
-    fn take(&mut self, t: &Transfer, base: Value, skip: i32, float: bool) -> Value {
+    pub(super) fn take(&mut self, t: &Transfer, base: Value, skip: i32, float: bool) -> Value {
         match (float, t.width) {
             (true, 4) => self.b.ins().load(F32, plain(), base, skip),
             (true, _) => self.b.ins().load(F64, plain(), base, skip),
@@ -312,11 +319,8 @@ impl Translator<'_, '_> {
                 }
             })
             .collect();
-        let put = |s: &mut Self, value: Value, base: Value, at: i32| match (t.width, class) {
-            (1, _) => s.b.ins().istore8(plain(), value, base, at),
-            (2, _) => s.b.ins().istore16(plain(), value, base, at),
-            (4, Class::W64) => s.b.ins().istore32(plain(), value, base, at),
-            _ => s.b.ins().store(plain(), value, base, at),
+        let put = |s: &mut Self, value: Value, base: Value, at: i32| {
+            s.put_bytes(t, class, value, (base, at));
         };
         if let Some(generic) = device {
             let mut emit = |s: &mut Self, base: Value| -> Vec<Value> {
@@ -351,6 +355,6 @@ impl Translator<'_, '_> {
 
 /// Distance of a thread's byte `skip` from the first, where it lies among those of all lanes. The first is aligned to the
 /// whole access, so elements narrower than a word share its words as they do in a row.
-fn words(skip: i32) -> i32 {
+pub(super) fn words(skip: i32) -> i32 {
     skip / 4 * 128 + skip % 4
 }

@@ -16,16 +16,27 @@
 
 mod arithmetic;
 pub(crate) mod background;
+mod choices;
 pub(crate) mod code;
+mod group;
+mod group_entry;
+mod group_flow;
+mod group_memory;
 mod integer;
 mod liveness;
 mod memory;
 mod region;
+mod rows;
+mod shape;
 mod slots;
 mod special;
+mod straight;
 pub(crate) mod tempo;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod values;
+mod wide;
 
 use std::sync::Arc;
 
@@ -40,6 +51,11 @@ use cranelift_module::{FuncId, Module};
 
 use crate::ir::{Inst, Op, Program};
 use code::{Callable, Code};
+
+/// Instructions of the largest region that gets a group form.
+const MOST_GROUP: usize = 1_000;
+/// One instruction in so many may lack a form in vectors.
+const FEW: usize = 8;
 
 /// A program's machine code.
 #[derive(Debug)]
@@ -96,6 +112,7 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
     ];
     let mut made = Vec::new();
     let mut kinds: Vec<Option<Vec<values::Kind>>> = bodies.iter().map(|_| None).collect();
+    let mut shapes: Vec<Option<Option<shape::Shapes>>> = bodies.iter().map(|_| None).collect();
     for region in &regions {
         let index = region.function as usize;
         let Some(body) = bodies.get(index).and_then(Option::as_ref) else { continue };
@@ -103,7 +120,17 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
             let code = &body.code[body.first as usize..body.end as usize];
             values::kinds(code, body.shape, constants)
         });
-        let input = (body, region, constants, &kinds[..]);
+        let shapes = shapes[index]
+            .get_or_insert_with(|| {
+                let mut state =
+                    shape::State { slots: body.shape, constants, kinds, shapes: Vec::new() };
+                let targets = |table: u32| &program.tables[table as usize][..];
+                let extent = (body.first, body.end);
+                shape::Shapes::solve(body.code, extent, &mut state, targets)
+            })
+            .as_ref()
+            .filter(|_| pays_in_groups(body, region));
+        let input = (body, region, constants, &kinds[..], shapes);
         function(&mut module, (&mut context, &mut contexts), input, asking, &mut sites);
         let id = module.declare_anonymous_function(&context.func.signature).ok()?;
         let result = module.define_function(id, &mut context);
@@ -130,6 +157,12 @@ pub(crate) fn compile(program: &Program, constants64: &[u64]) -> Option<Compiled
     }
     let tempos = program.functions.iter().map(|_| tempo::Tempo::default()).collect();
     Some(Compiled { code: patched, regions: callables, tempos })
+}
+
+/// Whether a region is worth a group form: small, and mostly of instructions that have a form in vectors.
+fn pays_in_groups(body: &region::Body<'_>, region: &region::Region) -> bool {
+    let lacking = region.body.iter().filter(|&&pc| !wide::has_vectors(&body.code[pc as usize].op));
+    region.body.len() <= MOST_GROUP && lacking.count() * FEW <= region.body.len()
 }
 
 /// Whether machine code for this host agrees with the interpreter: x86-64 with fused multiply-add and bit counting.
@@ -194,11 +227,12 @@ fn asking(
 fn function(
     module: &mut JITModule,
     (context, contexts): (&mut Context, &mut FunctionBuilderContext),
-    (body, region, constants, kinds): (
+    (body, region, constants, kinds, shapes): (
         &region::Body<'_>,
         &region::Region,
         (&[u32], &[u64]),
         &[values::Kind],
+        Option<&shape::Shapes>,
     ),
     asking: [FuncId; 2],
     sites: &mut u32,
@@ -209,7 +243,15 @@ fn function(
     let asking = asking.map(|id| module.declare_func_in_func(id, &mut context.func));
     let mut builder = FunctionBuilder::new(&mut context.func, contexts);
     let scalar_signature = builder.import_signature(scalar);
-    let input =
-        translate::Input { body, region, constants, kinds, sites, scalar_signature, asking };
+    let input = translate::Input {
+        body,
+        region,
+        constants,
+        kinds,
+        sites,
+        scalar_signature,
+        asking,
+        shapes,
+    };
     translate::region(builder, input, frontend);
 }

@@ -36,6 +36,8 @@ pub(super) struct Region {
     pub(super) live_in: Set,
     /// Slots it writes.
     pub(super) written: Set,
+    /// Slots it reads or writes.
+    pub(super) touched: Set,
 }
 
 /// A function's code and what is known about it.
@@ -205,5 +207,5 @@ fn reach(body: &Body<'_>, function: u32, entry: u32) -> Option<Region> {
     if !has_loop && gain < LEAST_GAIN {
         return None;
     }
-    Some(Region { function, entry, leaders, exits, body: seen, live_in, written })
+    Some(Region { function, entry, leaders, exits, body: seen, live_in, written, touched })
 }

@@ -64,7 +64,12 @@ impl Translator<'_, '_> {
     pub(super) fn value(&mut self, place: Place) -> (Kind, Value) {
         let number = self.body.shape.number(place).unwrap_or(0);
         let variable = self.variable(number);
-        (self.kinds[number], self.b.use_var(variable))
+        let value = if self.group.active {
+            self.lane_value(number, variable)
+        } else {
+            self.b.use_var(variable)
+        };
+        (self.kinds[number], value)
     }
 
     /// The value of a constant slot.
@@ -179,8 +184,25 @@ impl Translator<'_, '_> {
     /// Writes a slot, in the lanes that the guard lets through.
     pub(super) fn set(&mut self, place: Place, new: New) {
         let Some(number) = self.body.shape.number(place) else { return };
-        let (kind, wide) = (self.kinds[number], place.0 == Class::W64);
-        let value = match (kind, new) {
+        if self.capture(place, new) {
+            return;
+        }
+        let value = self.converted(number, new);
+        let variable = self.variable(number);
+        let value = match self.guard {
+            Some(guard) => {
+                let old = self.b.use_var(variable);
+                self.b.ins().select(guard, value, old)
+            }
+            None => value,
+        };
+        self.b.def_var(variable, value);
+    }
+
+    /// A value as the slot's variable has it.
+    pub(super) fn converted(&mut self, number: usize, new: New) -> Value {
+        let (kind, wide) = (self.kinds[number], self.body.shape.place(number).0 == Class::W64);
+        match (kind, new) {
             (Kind::Integer | Kind::Predicate, New::Bits(v)) => v,
             (Kind::Integer | Kind::Predicate, New::Exact(v) | New::Loose(v)) => {
                 let v = match new {
@@ -201,16 +223,7 @@ impl Translator<'_, '_> {
                 }
             }
             (_, New::Exact(v) | New::Loose(v)) => v,
-        };
-        let variable = self.variable(number);
-        let value = match self.guard {
-            Some(guard) => {
-                let old = self.b.use_var(variable);
-                self.b.ins().select(guard, value, old)
-            }
-            None => value,
-        };
-        self.b.def_var(variable, value);
+        }
     }
 
     pub(super) fn kind(&self, place: Place) -> Kind {

@@ -12,18 +12,16 @@ use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
 use cranelift_codegen::ir::{Block, FuncRef, InstBuilder, MemFlagsData, SigRef, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
 
-use super::arithmetic::{gives_canonical32, gives_canonical64, is_float_result};
 use super::code::Context;
+use super::group::Group;
 use super::region::{Body, Region};
-use super::special;
+use super::shape::{GROUP, Shape, Shapes, State};
 use super::values::Kind;
-use crate::ir::{Combine, Inst, NONE, Op, Slot, Special, Transfer};
+use crate::ir::{Op, Slot};
 use crate::ops::Class;
-use crate::ops::int32::Int32;
-use crate::ops::int64::Int64;
 
 /// Bytes of 32 lanes of 32 and 64 bits.
-const ROW32: i32 = 128;
+pub(super) const ROW32: i32 = 128;
 const ROW64: i32 = 256;
 
 /// A value before it is stored in a slot.
@@ -61,6 +59,7 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) kinds: &'a [Kind],
     pub(super) variables: Vec<Option<Variable>>,
     pub(super) blocks: BTreeMap<u32, Block>,
+    pub(super) group: Group<'a>,
     pub(super) fixed: HashMap<Fixed, Value>,
     /// Where fixed values are made.
     pub(super) prologue: Block,
@@ -105,6 +104,8 @@ pub(super) struct Input<'a> {
     pub(super) scalar_signature: SigRef,
     /// The functions that ask `translate` and `refill`.
     pub(super) asking: [FuncRef; 2],
+    /// The shapes of the function's slots, if there is to be a group form.
+    pub(super) shapes: Option<&'a Shapes>,
 }
 
 /// Fills in the function of a region.
@@ -120,6 +121,7 @@ pub(super) fn region(
     let (head, start, next, done) =
         (b.create_block(), b.create_block(), b.create_block(), b.create_block());
     let left = b.declare_var(I32);
+    let group = b.declare_var(I32);
     let fuel = b.declare_var(I64);
     let unfinished = b.declare_var(I32);
     b.def_var(left, mask);
@@ -131,22 +133,20 @@ pub(super) fn region(
     let prologue = b.create_block();
     b.ins().jump(prologue, &[]);
     b.switch_to_block(prologue);
-    b.ins().jump(head, &[]);
-    // The head of the loop over lanes.
-    b.switch_to_block(head);
-    let m = b.use_var(left);
-    b.ins().brif(m, start, &[], done, &[]);
-    b.switch_to_block(start);
-    let m = b.use_var(left);
-    let lane = b.ins().ctz(m);
-    let less = b.ins().iadd_imm_s(m, -1);
-    let rest = b.ins().band(m, less);
-    b.def_var(left, rest);
-    let lane64 = b.ins().uextend(I64, lane);
-    let lane4 = b.ins().ishl_imm_u(lane64, 2);
+    let groups = b.create_block();
+    b.ins().jump(groups, &[]);
+    b.switch_to_block(groups);
+    let next_group = b.create_block();
+    let zero = b.ins().iconst(I64, 0);
     let variables = (0..input.body.shape.total()).map(|_| None).collect();
     let [translate, refill] = input.asking;
-    let blocks = input.region.leaders.iter().map(|&pc| (pc, b.create_block())).collect();
+    let state = State {
+        slots: input.body.shape,
+        constants: input.constants,
+        kinds: input.kinds,
+        shapes: vec![Shape::Varying; input.body.shape.total()],
+    };
+    let group_form = Group::new(state, input.shapes, ([none, zero], left, next_group));
     let mut t = Translator {
         b,
         body: input.body,
@@ -154,12 +154,13 @@ pub(super) fn region(
         constants: input.constants,
         kinds: input.kinds,
         variables,
-        blocks,
+        blocks: BTreeMap::new(),
+        group: group_form,
         fixed: HashMap::new(),
         prologue,
         context,
-        lane,
-        lane4,
+        lane: none,
+        lane4: zero,
         next_lane: next,
         fuel,
         unfinished,
@@ -172,9 +173,8 @@ pub(super) fn region(
         translate,
         refill,
     };
-    t.restore();
-    let first = t.blocks[&t.region.entry];
-    t.b.ins().jump(first, &[]);
+    t.groups(mask, head, group);
+    t.lanes(left, (head, start, done));
     let mut exits = BTreeMap::new();
     for &pc in &t.region.exits {
         exits.insert(pc, t.b.create_block());
@@ -205,6 +205,27 @@ pub(super) fn region(
 }
 
 impl Translator<'_, '_> {
+    /// The head of the loop over lanes.
+    fn lanes(&mut self, left: Variable, (head, start, done): (Block, Block, Block)) {
+        self.b.switch_to_block(head);
+        let m = self.b.use_var(left);
+        self.b.ins().brif(m, start, &[], done, &[]);
+        self.b.switch_to_block(start);
+        let m = self.b.use_var(left);
+        self.lane = self.b.ins().ctz(m);
+        let less = self.b.ins().iadd_imm_s(m, -1);
+        let rest = self.b.ins().band(m, less);
+        self.b.def_var(left, rest);
+        let wide = self.b.ins().uextend(I64, self.lane);
+        self.lane4 = self.b.ins().ishl_imm_u(wide, 2);
+        let starts = self.region.leaders.iter().chain(&self.group.resumes).copied();
+        for pc in starts.collect::<Vec<_>>() {
+            let block = self.b.create_block();
+            self.blocks.entry(pc).or_insert(block);
+        }
+        self.dispatch();
+    }
+
     // Calls.
 
     pub(super) fn call_host(&mut self, f: *const u8, signature: SigRef, args: &[Value]) -> Value {
@@ -221,9 +242,10 @@ impl Translator<'_, '_> {
 
     // Where the region begins and ends.
 
-    /// Loads what is live at the entry.
-    pub(super) fn restore(&mut self) {
-        for number in self.region.live_in.iter().collect::<Vec<_>>() {
+    /// Loads what is live at `pc`.
+    pub(super) fn restore(&mut self, pc: u32) {
+        let live = self.body.liveness.at(self.body.code, pc, self.body.end, self.body.shape);
+        for number in live.iter().filter(|&n| self.region.touched.contains(n)) {
             let (class, slot) = self.body.shape.place(number);
             let ty = match (class, self.kinds[number]) {
                 (Class::W32, Kind::Integer) => I32,
@@ -304,8 +326,9 @@ impl Translator<'_, '_> {
     /// Takes the instructions of the piece so far from the fuel.
     pub(super) fn pay(&mut self) {
         if self.issued != 0 {
+            let each = if self.group.active { GROUP as i64 } else { 1 };
             let fuel = self.b.use_var(self.fuel);
-            let fuel = self.b.ins().iadd_imm_s(fuel, -self.issued);
+            let fuel = self.b.ins().iadd_imm_s(fuel, -self.issued * each);
             self.b.def_var(self.fuel, fuel);
         }
     }
@@ -313,6 +336,9 @@ impl Translator<'_, '_> {
     /// A new block that leaves to the interpreter at the current instruction, which is not executed. It is filled when the
     /// region's code is done.
     pub(super) fn bail(&mut self) -> Block {
+        if self.group.active {
+            return self.parting();
+        }
         let block = self.b.create_block();
         self.b.set_cold_block(block);
         self.bails.push((block, self.pc, self.issued));
@@ -430,158 +456,5 @@ impl Translator<'_, '_> {
         code(self);
         self.b.ins().jump(after, &[]);
         self.b.switch_to_block(after);
-    }
-
-    /// An instruction without memory or branches.
-    pub(super) fn straight(&mut self, inst: &Inst) {
-        match &inst.op {
-            Op::Int32(l) if l.op == Int32::Mov => {
-                let new = self.copied(Class::W32, l.a, self.kind((Class::W32, l.d)));
-                self.set((Class::W32, l.d), new);
-            }
-            Op::Int64(l) if l.op == Int64::Mov => {
-                let new = self.copied(Class::W64, l.a, self.kind((Class::W64, l.d)));
-                self.set((Class::W64, l.d), new);
-            }
-            Op::Int32(l) => {
-                let v = self.integer32(l);
-                self.set((l.op.signature().result, l.d), New::Bits(v));
-            }
-            Op::Int64(l) => {
-                let v = self.integer64(l);
-                self.set((l.op.signature().result, l.d), New::Bits(v));
-            }
-            Op::Float32(l) => {
-                let v = self.single(l);
-                let new = if gives_canonical32(l.op) { New::Loose(v) } else { New::Exact(v) };
-                self.set((Class::W32, l.d), new);
-            }
-            Op::Float64(l) => {
-                let v = self.double(l);
-                let new = if gives_canonical64(l.op) { New::Loose(v) } else { New::Exact(v) };
-                self.set((Class::W64, l.d), new);
-            }
-            Op::Half(l) => {
-                let v = self.half(l);
-                self.set((l.op.signature().result, l.d), New::Bits(v));
-            }
-            Op::Convert(l) => {
-                let v = self.convert(l);
-                let new = if is_float_result(l.op, l.x) { New::Loose(v) } else { New::Bits(v) };
-                self.set((l.op.signature().result, l.d), new);
-            }
-            Op::Compare { op, x, combine, negate, d, not_d, a, b, c } => {
-                let yes = self.comparison(*op, *x, *a, *b);
-                let third = (*combine != Combine::None).then(|| {
-                    let c = self.pred(*c);
-                    if *negate { self.b.ins().bxor_imm_u(c, 1) } else { c }
-                });
-                let no = (*not_d != NONE).then(|| self.b.ins().bxor_imm_u(yes, 1));
-                let with = |s: &mut Self, v: Value| match (combine, third) {
-                    (Combine::And, Some(c)) => s.b.ins().band(v, c),
-                    (Combine::Or, Some(c)) => s.b.ins().bor(v, c),
-                    (Combine::Xor, Some(c)) => s.b.ins().bxor(v, c),
-                    _ => v,
-                };
-                let yes = with(self, yes);
-                let no = no.map(|v| with(self, v));
-                if *d != NONE {
-                    self.set((Class::Pred, *d), New::Bits(yes));
-                }
-                if let Some(no) = no {
-                    self.set((Class::Pred, *not_d), New::Bits(no));
-                }
-            }
-            Op::Select32 { d, a, b, p } => self.choose(Class::W32, [*d, *a, *b, *p]),
-            Op::Select64 { d, a, b, p } => self.choose(Class::W64, [*d, *a, *b, *p]),
-            Op::Logic { table, d, a, b } => {
-                let (a, b) = (self.pred(*a), self.pred(*b));
-                let (a, b) = (self.b.ins().uextend(I32, a), self.b.ins().uextend(I32, b));
-                let a = self.b.ins().ishl_imm_u(a, 1);
-                let index = self.b.ins().bor(a, b);
-                let table = self.b.ins().iconst(I32, i64::from(*table));
-                let v = self.b.ins().ushr(table, index);
-                let v = self.b.ins().band_imm_u(v, 1);
-                let v = self.b.ins().ireduce(I8, v);
-                self.set((Class::Pred, *d), New::Bits(v));
-            }
-            Op::Special { which, d } => {
-                let v = self.special(*which);
-                self.set((Class::W32, *d), New::Bits(v));
-            }
-            Op::FrameAddress { d, offset } => {
-                let frame = self.fixed(Fixed::Field(offset_of!(Context, frame)));
-                let v = self.b.ins().iadd_imm_s(frame, i64::from(*offset));
-                self.set((Class::W64, *d), New::Bits(v));
-            }
-            Op::Param { width, count, value, offset, slots } => {
-                for (e, &slot) in slots.iter().take(usize::from(*count)).enumerate() {
-                    if slot != NONE {
-                        let at = offset + e as u32 * u32::from(*width);
-                        let v = self.fixed(Fixed::Param(at, *width, *value));
-                        let class = if value.is_wide() { Class::W64 } else { Class::W32 };
-                        self.set((class, slot), New::Bits(v));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn choose(&mut self, class: Class, [d, a, b, p]: [Slot; 4]) {
-        let p = self.pred(p);
-        let kind = self.kind((class, d));
-        let (a, b) = (self.copied(class, a, kind), self.copied(class, b, kind));
-        let new = match (a, b) {
-            (New::Loose(a), New::Loose(b)) => New::Loose(self.b.ins().select(p, a, b)),
-            (New::Exact(a), New::Exact(b)) => New::Exact(self.b.ins().select(p, a, b)),
-            (a, b) => {
-                let (a, b) = (self.bits(class, a), self.bits(class, b));
-                New::Bits(self.b.ins().select(p, a, b))
-            }
-        };
-        self.set((class, d), new);
-    }
-
-    pub(super) fn special(&mut self, which: Special) -> Value {
-        if let Some(n) = special::index(which) {
-            return self.fixed(Fixed::Special(n));
-        }
-        let one = |s: &mut Self| {
-            let one = s.b.ins().iconst(I32, 1);
-            s.b.ins().ishl(one, s.lane)
-        };
-        match which {
-            Special::Tid(n) => {
-                let tid = self.fixed(Fixed::Field(offset_of!(Context, tid)));
-                let at = self.b.ins().iadd(tid, self.lane4);
-                self.b.ins().load(I32, plain(), at, ROW32 * (i32::from(n) % 3))
-            }
-            Special::LanemaskEq => one(self),
-            Special::LanemaskLt => {
-                let bit = one(self);
-                self.b.ins().iadd_imm_s(bit, -1)
-            }
-            Special::LanemaskLe => {
-                let bit = one(self);
-                let below = self.b.ins().iadd_imm_s(bit, -1);
-                self.b.ins().bor(below, bit)
-            }
-            Special::LanemaskGe => {
-                let bit = one(self);
-                self.b.ins().ineg(bit)
-            }
-            Special::LanemaskGt => {
-                let bit = one(self);
-                let v = self.b.ins().ineg(bit);
-                self.b.ins().bxor(v, bit)
-            }
-            _ => self.lane,
-        }
-    }
-
-    /// A transfer's class of slots.
-    pub(super) fn class_of(t: &Transfer) -> Class {
-        if t.value.is_wide() { Class::W64 } else { Class::W32 }
     }
 }

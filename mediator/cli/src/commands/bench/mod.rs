@@ -1,7 +1,9 @@
 //! `turnstile bench`: what mediation costs on this machine, each figure beside a baseline taken in the
 //! same run.
 
+mod control;
 mod core;
+pub(super) mod cuda;
 mod process;
 mod trap;
 
@@ -18,7 +20,10 @@ use super::table::{count, say, say_json, table};
 /// for figures that mean something.
 #[derive(Args)]
 pub(super) struct Bench {
-    /// Only groups whose name contains this: command, trap, process
+    /// What to measure: the mediator on this machine's processors, or an NVIDIA GPU through it and without it
+    #[arg(long, value_enum, default_value = "emulated")]
+    backend: Backend,
+    /// Only groups whose name contains this: command, trap, process, control
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// A tenth of the work: rougher figures
@@ -27,6 +32,13 @@ pub(super) struct Bench {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    Emulated,
+    Cuda,
 }
 
 /// One measured figure.
@@ -94,8 +106,12 @@ struct Skipped {
 /// A group of figures and how it is measured; the number is how much work to do, 10 or 1.
 type Group = (&'static str, fn(u32) -> Result<Vec<Figure>, String>);
 
-const GROUPS: [Group; 3] =
-    [("command", core::measure), ("trap", trap::measure), ("process", process::measure)];
+const GROUPS: [Group; 4] = [
+    ("command", core::measure),
+    ("trap", trap::measure),
+    ("process", process::measure),
+    ("control", control::measure),
+];
 
 fn number(value: f64) -> String {
     match value {
@@ -109,7 +125,11 @@ fn number(value: f64) -> String {
 impl Bench {
     pub(super) fn run(self) -> Result<(), Failure> {
         let wanted = |name: &str| self.only.as_deref().is_none_or(|only| name.contains(only));
-        let groups: Vec<Group> = GROUPS.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let all = match self.backend {
+            Backend::Emulated => &GROUPS[..],
+            Backend::Cuda => &[("cuda", cuda::measure as fn(u32) -> _)],
+        };
+        let groups: Vec<Group> = all.iter().copied().filter(|(name, _)| wanted(name)).collect();
         if groups.is_empty() {
             let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
             return Err(Failure::input(

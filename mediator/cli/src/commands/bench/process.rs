@@ -77,7 +77,7 @@ fn nop(commands: u32) -> Result<HashMap<String, f64>, String> {
     let runtime = Runtime::start(backend, AuditHandle::none(), wake, None, Settings::default())
         .map_err(|e| e.to_string())?;
     let (news, happenings) = unbounded();
-    let mut processes = ProcessTenants::start(runtime.handle(), AuditHandle::none(), news)
+    let mut processes = ProcessTenants::start(runtime.handle(), AuditHandle::none(), news, None)
         .map_err(|e| e.to_string())?;
     let tenant = &policy.tenants[0];
     let args = [format!("n={commands}")];

@@ -1,6 +1,7 @@
 //! `turnstile ptx`: look at kernels the way Turnstile does: check, guard, run.
 
 mod corpus;
+mod device;
 mod guard;
 mod run;
 mod value;
@@ -31,6 +32,7 @@ pub(super) enum Ptx {
     Guard(guard::Guard),
     Run(run::Run),
     Corpus(corpus::Corpus),
+    Device(device::OnDevice),
 }
 
 /// How a program is guarded.
@@ -61,6 +63,7 @@ impl Ptx {
             Ptx::Guard(guard) => guard.run(),
             Ptx::Run(run) => run.run(),
             Ptx::Corpus(corpus) => corpus.run(),
+            Ptx::Device(device) => device.run(),
         }
     }
 }

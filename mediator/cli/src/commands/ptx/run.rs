@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use turnstile_emulated::memory::{Access, AddressSpace, Arena};
-use turnstile_emulated::{LaunchConfig, LoadedProgram};
+use turnstile_emulated::{LaunchConfig, LoadedProgram, program::KernelInfo};
 use turnstile_ptx::{Admission, BlockShape, Limits};
 
 use super::value::{Argument, contents};
@@ -18,9 +18,9 @@ use crate::commands::table::{count, nanoseconds, say, say_json, table};
 
 /// Launch a kernel on the emulated GPU and print or check what it left in its buffers
 ///
-/// Arguments are given in the kernel's order. A scalar is TYPE=VALUE, a buffer TYPE[N] or
-/// TYPE[N]=CONTENTS, where CONTENTS is zero, iota (0, 1, 2, …), one number for all elements, a
-/// comma-separated list, or @FILE with raw bytes. Types: u8 u16 u32 u64 s8 s16 s32 s64 f32 f64.
+/// Arguments are given in the kernel's order. A scalar is TYPE=VALUE, a structure or array passed
+/// by value TYPE=VALUE,VALUE,…, a buffer TYPE[N] or TYPE[N]=CONTENTS, where CONTENTS is zero, iota
+/// (0, 1, 2, …), one number for all elements, a comma-separated list, or @FILE with raw bytes. Types: u8 u16 u32 u64 s8 s16 s32 s64 f32 f64.
 ///
 ///   turnstile ptx run tests/kernels/ptx/vecadd.ptx --kernel vecadd --grid 4 --block 256 \
 ///     --arg 'f32[1000]=iota' --arg 'f32[1000]=1' --arg 'f32[1000]' --arg u32=1000 --print 2
@@ -144,7 +144,13 @@ impl Run {
                 ));
             }
         };
-        let (params, addresses) = self.place(&mut space)?;
+        let kernel = program.kernel(&name).ok_or_else(|| {
+            Failure::input(
+                format!("the program has no kernel {name}"),
+                "leave --kernel out to see which",
+            )
+        })?;
+        let (params, addresses) = self.place(&mut space, &kernel)?;
         let config = LaunchConfig {
             dynamic_shared_bytes: self.shared,
             cooperative: self.cooperative,
@@ -173,11 +179,22 @@ impl Run {
         self.print_result(&name, &done, &after)
     }
 
-    /// Allocates the buffers and packs the parameters, each at its natural alignment.
-    fn place(&self, space: &mut AddressSpace) -> Result<(Vec<u8>, Vec<Option<u64>>), Failure> {
-        let mut params: Vec<u8> = Vec::new();
+    /// Allocates the buffers and puts the parameters where the kernel has them.
+    fn place(
+        &self,
+        space: &mut AddressSpace,
+        kernel: &KernelInfo,
+    ) -> Result<(Vec<u8>, Vec<Option<u64>>), Failure> {
+        let (given, wanted) = (self.args.len(), kernel.params.len());
+        if given != wanted {
+            return Err(Failure::input(
+                format!("{} has {wanted} parameters, {given} arguments are given", kernel.name),
+                "give --arg once for each, in order",
+            ));
+        }
+        let mut params = vec![0; kernel.param_bytes as usize];
         let mut addresses = Vec::new();
-        for arg in &self.args {
+        for (index, (arg, &(offset, size))) in self.args.iter().zip(&kernel.params).enumerate() {
             let (bytes, address) = if arg.elements.is_some() {
                 let address = space
                     .allocate(arg.bytes.len() as u64, Access::READ_WRITE)
@@ -187,8 +204,16 @@ impl Run {
             } else {
                 (arg.bytes.clone(), None)
             };
-            params.resize(params.len().next_multiple_of(bytes.len()), 0);
-            params.extend_from_slice(&bytes);
+            let place = params.get_mut(offset as usize..(offset + size) as usize);
+            match place.filter(|place| place.len() == bytes.len()) {
+                Some(place) => place.copy_from_slice(&bytes),
+                None => {
+                    return Err(Failure::input(
+                        format!("argument {index} has {} bytes, the parameter {size}", bytes.len()),
+                        "use a type of that size, or TYPE=VALUE,VALUE,… for a structure",
+                    ));
+                }
+            }
             addresses.push(address);
         }
         Ok((params, addresses))

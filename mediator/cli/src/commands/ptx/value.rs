@@ -111,7 +111,7 @@ impl Type {
     }
 }
 
-/// An argument of a kernel: `u32=5`, or a buffer `f32[1024]`, `f32[1024]=CONTENTS`.
+/// An argument of a kernel: `u32=5`, several numbers for a structure passed by value, or a buffer `f32[1024]`, `f32[1024]=CONTENTS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Argument {
     pub(super) element: Type,
@@ -135,7 +135,7 @@ impl Argument {
                 let element = Type::parse(what)?;
                 let value = value.ok_or("a scalar needs a value, such as u32=5")?;
                 let mut bytes = Vec::new();
-                element.read(value, &mut bytes)?;
+                value.split(',').try_for_each(|number| element.read(number, &mut bytes))?;
                 Ok(Argument { element, elements: None, bytes })
             }
             Some((name, rest)) => {
@@ -195,6 +195,8 @@ mod tests {
     fn arguments_are_scalars_or_buffers() {
         let scalar = Argument::parse("s16=-2").unwrap();
         assert_eq!((scalar.elements, scalar.bytes), (None, vec![0xfe, 0xff]));
+        let by_value = Argument::parse("u16=1,2").unwrap();
+        assert_eq!((by_value.elements, by_value.bytes), (None, vec![1, 0, 2, 0]));
         assert!(Argument::parse("u8=256").is_err());
         assert!(Argument::parse("u8=-1").is_err());
         assert!(Argument::parse("u32").is_err());

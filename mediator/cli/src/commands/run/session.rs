@@ -83,6 +83,10 @@ fn plan(policy: &TenantPolicy, frontend: Frontend) -> Result<Plan, Failure> {
             format!("tenant {name} waits for a VMM of your own, which `run` does not"),
             "give it a microvm or a process to run",
         )),
+        (Attach::Rpc(_), _) => Err(Failure::input(
+            format!("tenant {name} waits for an RPC client of your own, which `run` does not"),
+            "give it a microvm or a process to run, or use `serve`",
+        )),
     }
 }
 
@@ -218,7 +222,7 @@ fn tenants(
     let mut vms = VmTenants::new(runtime.clone(), audit.clone(), news.clone());
     let mut processes = match plans.iter().any(|plan| matches!(plan, Plan::Process { .. })) {
         true => Some(
-            ProcessTenants::start(runtime.clone(), audit.clone(), news.clone())
+            ProcessTenants::start(runtime.clone(), audit.clone(), news.clone(), None)
                 .map_err(|e| Failure::machine(e.to_string(), "run it where sockets can be made"))?,
         ),
         false => None,
