@@ -8,6 +8,7 @@ mod lock_file;
 mod operators;
 mod policy;
 mod rpc;
+mod vfio;
 mod vfio_user;
 
 use libtest_mimic::Arguments;
@@ -25,6 +26,7 @@ fn main() {
         operators::tests(),
         policy::tests(),
         rpc::tests(),
+        vfio::tests(),
         vfio_user::tests(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

@@ -299,10 +299,14 @@ fn a_device_that_is_gone_is_lost_and_one_that_is_back_serves_again() {
 fn a_device_that_is_wanted_back_is_let_go_at_once_and_the_daemon_lives() {
     let world = World::new();
     let tenant = world.tenant("t");
-    lose(&world, &tenant, || {
-        world.wanted.store(true, Ordering::Relaxed);
-        world.is_let_go.recv_timeout(Duration::from_secs(20)).unwrap();
-    });
+    let device = DeviceManager::start(&tenant.transport).unwrap();
+    let session = device.open_session().unwrap();
+    session.create_buffer(4096, Usage::Host).unwrap();
+    world.wanted.store(true, Ordering::Relaxed);
+    world.is_let_go.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(world.windows.lock().unwrap().is_empty());
+    let late = session.create_buffer(4096, Usage::Host).unwrap_err();
+    assert_eq!(late.status(), Some(Status::DeviceLost));
     let device = DeviceManager::start(&tenant.transport).unwrap();
     assert_eq!(device.open_session().unwrap_err().status(), Some(Status::DeviceLost));
     world.end();
@@ -314,7 +318,13 @@ fn a_device_that_lies_is_lost_and_the_daemon_lives() {
     for lie in [1, 64, 0x8000_0000] {
         let world = World::new();
         let tenant = world.tenant("t");
-        lose(&world, &tenant, || scramble(&world, lie));
+        // What the device would truly say comes later than the lie.
+        let outer = world.outer.handle();
+        lose(&world, &tenant, || {
+            outer.pause(world.tenant, true).unwrap();
+            scramble(&world, lie);
+        });
+        outer.pause(world.tenant, false).unwrap();
         assert!(turnstile_workloads::run(Workload::Vecadd, &tenant.transport, &tenant), "{lie}");
         world.end();
     }

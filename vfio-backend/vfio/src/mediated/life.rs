@@ -194,12 +194,11 @@ impl<'d, 'b, 'o, O: Outer> Life<'d, 'b, 'o, O> {
             let mut lanes = std::mem::take(&mut space.lanes);
             let mut result = Ok(());
             for lane in lanes.values_mut() {
-                result = poll_lane(self.books, space, lane, &mut moved).and_then(|alive| {
-                    if !alive {
-                        dying.push(id);
-                    }
-                    Ok(())
-                });
+                match poll_lane(self.books, space, lane, &mut moved) {
+                    Ok(true) => {}
+                    Ok(false) => dying.push(id),
+                    Err(why) => result = Err(why),
+                }
                 if result.is_err() {
                     break;
                 }

@@ -24,6 +24,12 @@ fn failed<T>(status: Status) -> Result<T, Fail> {
     Err(Outcome::failed(status, 0).into())
 }
 
+/// A guarded program's text, or a name in it, for a device with a guard of its own, which does not take
+/// names that look like its own. Different names stay different, however often this is done.
+fn renamed(text: &str) -> String {
+    text.replace("$tn", "$tnn").replace("$ts_", "$tn_")
+}
+
 /// Memory and where its window will be: region, offset, bytes, address.
 type Window = (Arc<SharedRegion>, u64, u64, u64);
 
@@ -99,7 +105,7 @@ impl<'d, 'o, O: Outer> Life<'d, '_, 'o, O> {
                 let Some(loaded) = space.programs.get(&program) else {
                     return failed(Status::NotFound);
                 };
-                let found = loaded.program.function(&name)?;
+                let found = loaded.program.function(&renamed(&name))?;
                 let bytes = found.params_bytes();
                 let dynamic_shared = loaded.dynamic_shared.get(&*name).copied().unwrap_or(0);
                 let kernel = Kernel { function: found, program, dynamic_shared };
@@ -190,7 +196,7 @@ impl<'d, 'o, O: Outer> Life<'d, '_, 'o, O> {
                 for kernel in &module.contract().kernels {
                     dynamic_shared.insert(kernel.kernel.to_string(), kernel.dynamic_shared);
                 }
-                session.load_program(module.text().as_bytes(), Format::Ptx)?
+                session.load_program(renamed(module.text()).as_bytes(), Format::Ptx)?
             }
         };
         let loaded = Loaded { program: loaded, dynamic_shared };
@@ -273,5 +279,17 @@ impl<'d, 'o, O: Outer> Life<'d, '_, 'o, O> {
         let forgotten = region.unregister();
         self.books.unmap(windows).map_err(Fail::Device)?;
         Ok(forgotten?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_guard_are_not_those_of_the_next() {
+        let once = renamed("%$ts_w0 $L__BB0_2");
+        assert_eq!((&*once, &*renamed(&once)), ("%$tn_w0 $L__BB0_2", "%$tnn_w0 $L__BB0_2"));
+        assert_eq!(renamed(&format!("{once} %$ts_w0")), "%$tnn_w0 $L__BB0_2 %$tn_w0");
     }
 }
