@@ -18,6 +18,9 @@ use turnstile_tests::rpc::{self, client};
 use turnstile_tests::serve::Daemon;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
 
+/// What a hostile client does to a socket.
+type Attack = fn(&Path) -> anyhow::Result<()>;
+
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("rpc::capos_acceptance_list", acceptance),
@@ -262,7 +265,7 @@ fn hostile() -> Outcome {
                 Ok(())
             })
         });
-        let attacks: [(&str, fn(&Path) -> anyhow::Result<()>); 6] = [
+        let attacks: [(&str, Attack); 6] = [
             ("a message of 32 GiB", huge_message),
             ("noise", noise),
             ("a flood that reads no answer", deaf_flood),
