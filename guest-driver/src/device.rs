@@ -285,6 +285,8 @@ impl<T: Transport> DeviceManager<T> {
             return Err(Error::NotEnabled);
         }
         if admin.out_of_step {
+            // Why, if the device says.
+            check_health(&self.transport)?;
             return Err(Error::OutOfStep);
         }
         admin.cookie += 1;

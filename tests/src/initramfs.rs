@@ -1,7 +1,8 @@
 //! An initial RAM file system, written as the kernel takes it: a cpio archive in the "newc" format
 //! (Linux, Documentation/driver-api/early-userspace/buffer-format.rst), not compressed.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -10,6 +11,7 @@ use anyhow::Context;
 pub struct Initramfs {
     bytes: Vec<u8>,
     entries: u32,
+    directories: BTreeSet<PathBuf>,
 }
 
 const DIRECTORY: u32 = 0o040_755;
@@ -21,13 +23,16 @@ impl Initramfs {
     pub fn new() -> Initramfs {
         let mut archive = Initramfs::default();
         for directory in ["bin", "dev", "lib", "proc", "sys", "tmp"] {
-            archive.entry(directory, DIRECTORY, &[]);
+            archive.directory(Path::new(directory));
         }
         archive
     }
 
     /// Adds an executable file.
     pub fn program(&mut self, name: &str, contents: &[u8]) -> &mut Initramfs {
+        if let Some(parent) = Path::new(name).parent() {
+            self.directory(parent);
+        }
         self.entry(name, PROGRAM, contents);
         self
     }
@@ -43,6 +48,18 @@ impl Initramfs {
     pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
+    }
+
+    /// Adds a directory and those it lies in, each once: the kernel makes none by itself.
+    fn directory(&mut self, path: &Path) {
+        if path.as_os_str().is_empty() || self.directories.contains(path) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent);
+        }
+        self.entry(&path.to_string_lossy(), DIRECTORY, &[]);
+        self.directories.insert(path.to_owned());
     }
 
     fn entry(&mut self, name: &str, mode: u32, contents: &[u8]) {

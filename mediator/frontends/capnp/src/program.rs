@@ -16,7 +16,8 @@ use crate::turnstile_capnp::{
     Access, argument, dim3, gpu_kernel, gpu_program, gpu_session::launch_kernel_params,
 };
 
-/// The client's reference to a program. Dropping the last one unloads it.
+/// The client's reference to a program. Closing it unloads it and closes its kernels; dropping the
+/// last one does so once its kernels have been dropped too.
 pub(crate) struct ProgramServer {
     session: Rc<Session>,
     program: RefCell<Option<Program<'static, ProcessTransport>>>,
@@ -53,12 +54,17 @@ impl gpu_program::Server for ProgramServer {
     ) -> Result<(), Error> {
         self.session.check()?;
         let name = params.get()?.get_entry()?.to_str().map_err(malformed)?;
-        let program = self.program.borrow();
-        let program = program.as_ref().ok_or_else(|| closed("program"))?;
-        let function = program.function(name).map_err(|e| failure(&e))?;
+        let function = {
+            let program = self.program.borrow();
+            let program = program.as_ref().ok_or_else(|| closed("program"))?;
+            program.function(name).map_err(|e| failure(&e))?
+        };
         results.get().set_parameter_bytes(function.params_bytes().into());
-        let server =
-            KernelServer { session: self.session.clone(), function: RefCell::new(Some(function)) };
+        let server = KernelServer {
+            session: self.session.clone(),
+            function: RefCell::new(Some(function)),
+            _program: self.clone(),
+        };
         results.get().set_kernel(self.session.vat.kernels.client(server));
         Ok(())
     }
@@ -77,6 +83,8 @@ impl gpu_program::Server for ProgramServer {
 pub(crate) struct KernelServer {
     session: Rc<Session>,
     function: RefCell<Option<Function<'static, ProcessTransport>>>,
+    /// A kernel keeps its program: unloading it would close the kernel.
+    _program: Rc<ProgramServer>,
 }
 
 impl KernelServer {
