@@ -72,7 +72,7 @@ fn life() -> String {
                    while ! grep -q serving /tmp/waiting && [ $n -lt 120 ]; do sleep 1; n=$((n+1)); done\n";
     lines += waiting;
     lines += "cat /tmp/waiting\n";
-    lines += &code("second", "turnstile serve /waiting.json");
+    lines += &code("second", "turnstile serve /waiting.json --state /run/second");
     lines += "kill -9 $P; wait $P\n";
     lines += &code("microvms", "turnstile run /microvms.json");
     // The device is taken away under a daemon, and plugged in again.
@@ -133,7 +133,7 @@ fn nested() -> Outcome {
     ensure!(says("is claimed by process"), "the second daemon was not told who has the device");
     ensure!(says("put back what a killed daemon had claimed"), "nothing was put back");
     ensure!(says("claims: 0"), "a claim was left behind");
-    let driver = said.iter().find(|line| line.starts_with("driver: ")).context("no driver line")?;
+    let driver = said.iter().find(|line| line.starts_with("driver:")).context("no driver line")?;
     ensure!(driver.trim_end() == "driver:", "the function is still bound: {driver}");
     ensure!(!says("fault addr"), "DMA faulted");
     outer.expect("alice|gone:", 1)?;
