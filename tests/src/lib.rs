@@ -11,6 +11,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod linux;
 pub mod policy;
+pub mod python;
 pub mod rpc;
 pub mod serve;
 pub mod workspace;

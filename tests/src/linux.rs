@@ -24,13 +24,8 @@ pub fn parts() -> Result<Parts, String> {
     PARTS.get_or_init(|| fetch().map_err(|e| format!("{e:#}"))).clone()
 }
 
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace::root().join("target"), PathBuf::from)
-}
-
 fn fetch() -> anyhow::Result<Parts> {
-    let directory = target().join("guest-linux");
+    let directory = workspace::target().join("guest-linux");
     let script = workspace::root().join("scripts/guest-linux");
     let output = Command::new(script).arg(&directory).output().context("scripts/guest-linux")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -40,7 +35,7 @@ fn fetch() -> anyhow::Result<Parts> {
 
 /// Builds the guest's tool, static, because the guest has no libraries.
 fn tool() -> anyhow::Result<PathBuf> {
-    let into = target().join("guest-tool");
+    let into = workspace::target().join("guest-tool");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--release", "--quiet", "--package", "turnstile-linux"])

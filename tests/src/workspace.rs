@@ -11,6 +11,12 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// Where builds and downloads go.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// The `turnstile` binary, built if need be, with the profile of the tests; or the one that
 /// `TURNSTILE_BINARY` names.
 pub fn binary() -> anyhow::Result<PathBuf> {
