@@ -13,7 +13,10 @@ use serde_json::Value;
 use crate::command::{self, Answer, text, turnstile};
 use crate::policy::Document;
 
-/// A daemon that serves.
+/// Its audit log's name.
+const AUDIT: &str = "audit.jsonl";
+
+/// A daemon that serves. Dropping it kills it.
 pub struct Daemon {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
@@ -21,15 +24,17 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Serves a policy in a directory of its own.
-    pub fn start(policy: &Document) -> anyhow::Result<Daemon> {
-        Daemon::start_in(Arc::new(tempfile::tempdir()?), policy)
+    /// Serves a policy, made for a directory where its sockets can lie, and waits until it serves.
+    pub fn start(policy: impl FnOnce(&Path) -> anyhow::Result<Document>) -> anyhow::Result<Daemon> {
+        let directory = Arc::new(tempfile::tempdir()?);
+        let policy = policy(directory.path())?;
+        Daemon::start_in(directory, &policy)
     }
 
     fn start_in(directory: Arc<tempfile::TempDir>, policy: &Document) -> anyhow::Result<Daemon> {
         let file = directory.path().join("policy.json");
         std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
-        let (audit, state) = (directory.path().join("audit"), directory.path().join("state"));
+        let (audit, state) = (directory.path().join(AUDIT), directory.path().join("state"));
         let serve = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
         let mut child = command::start(&serve)?;
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -40,7 +45,7 @@ impl Daemon {
             }
         });
         let daemon = Daemon { child, said, directory };
-        daemon.expect("serving")?;
+        daemon.expect("serving", 1)?;
         Ok(daemon)
     }
 
@@ -57,10 +62,28 @@ impl Daemon {
         self.directory.path()
     }
 
+    /// A path in its directory, for a tenant's socket.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Its control socket.
     #[must_use]
-    pub fn socket(&self) -> PathBuf {
-        self.directory.path().join("state/control.sock")
+    pub fn control(&self) -> PathBuf {
+        self.socket("state/control.sock")
+    }
+
+    /// Its audit log.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.socket(AUDIT)
+    }
+
+    /// Keeps its directory beyond its end.
+    #[must_use]
+    pub fn keep(&self) -> Arc<tempfile::TempDir> {
+        self.directory.clone()
     }
 
     /// Its process id.
@@ -75,15 +98,24 @@ impl Daemon {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has said something with these words in it.
-    pub fn expect(&self, words: &str) -> anyhow::Result<()> {
-        until(words, || self.said().iter().any(|line| line.contains(words)))
+    /// Waits until so many lines of it contain all these words, which `|` separates.
+    pub fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
+        let has = |line: &&String| words.split('|').all(|word| line.contains(word));
+        until(words, || self.said().iter().filter(has).count() >= times)
             .with_context(|| self.said().join("\n"))
+    }
+
+    /// Most memory it ever had resident.
+    pub fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: u64 = line.context("no VmHWM")?.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib << 10)
     }
 
     /// Runs a command of the operator's against it.
     pub fn operate(&self, arguments: &[&str]) -> anyhow::Result<Answer> {
-        let socket = self.socket();
+        let socket = self.control();
         let mut all = arguments.to_vec();
         all.extend(["--socket", text(&socket)?]);
         turnstile(&all)
@@ -108,13 +140,16 @@ impl Daemon {
         Ok(last)
     }
 
-    /// Asks it to stop and waits for a good end.
-    pub fn stop(mut self) -> anyhow::Result<Vec<String>> {
+    /// Asks it to stop: it must end well, in time, and leave a whole audit log.
+    pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_raw(self.child.id().try_into()?).context("a pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        until("its end", || !matches!(self.child.try_wait(), Ok(None)))
+            .with_context(|| self.said().join("\n"))?;
         let status = self.child.wait()?;
         ensure!(status.success(), "{status}: {}", self.said().join("\n"));
-        Ok(self.said())
+        turnstile(&["audit", "verify", text(&self.audit())?])?.expect_code(0)?;
+        Ok(())
     }
 }
 

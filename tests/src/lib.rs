@@ -13,7 +13,6 @@ pub mod linux;
 pub mod policy;
 pub mod python;
 pub mod rpc;
-pub mod serve;
 pub mod workspace;
 
 use libtest_mimic::{Completion, Failed, Trial};

@@ -37,7 +37,7 @@ fn working(tenant: &Value) -> bool {
 }
 
 fn start() -> anyhow::Result<Daemon> {
-    let daemon = Daemon::start(&policy()?)?;
+    let daemon = Daemon::start(|_| policy())?;
     daemon.until("stress-1", working)?;
     daemon.until("stress-2", working)?;
     Ok(daemon)
@@ -117,11 +117,11 @@ fn restart() -> Outcome {
         json!({ "kind": "process", "program": "/bin/sleep", "args": ["600"] }),
     )?;
     let daemon = daemon.kill_and_start_again(&next)?;
-    daemon.expect(&format!("the last daemon ({killed}) did not stop in order"))?;
+    daemon.expect(&format!("the last daemon ({killed}) did not stop in order"), 1)?;
     daemon.until("stress-1", working)?;
     let sleeper = child_named(daemon.pid(), "sleep")?;
     let daemon = daemon.kill_and_start_again(&policy()?)?;
-    daemon.expect(&format!("ended its tenant's process {sleeper}"))?;
+    daemon.expect(&format!("ended its tenant's process {sleeper}"), 1)?;
     until("its end", || !std::path::Path::new(&format!("/proc/{sleeper}/exe")).exists())?;
     daemon.until("stress-2", working)?;
     let state = daemon.directory().join("state");
@@ -166,7 +166,7 @@ fn shared() -> Outcome {
 
 fn tail() -> Outcome {
     let daemon = start()?;
-    let socket = daemon.socket();
+    let socket = daemon.control();
     let tail = ["audit", "tail", "-n", "1", "--socket", text(&socket)?];
     let following = turnstile_tests::command::start(&tail)?;
     // Until the follower listens, orders are only in the log.
@@ -178,7 +178,7 @@ fn tail() -> Outcome {
     let answer = turnstile_tests::command::finish(following, std::time::Duration::from_secs(5))?;
     let record: Value = serde_json::from_str(answer.stdout.trim())?;
     ensure!(record["hash"].is_string() && record["seq"].is_u64(), "{record}");
-    let log = daemon.directory().join("audit");
+    let log = daemon.audit();
     daemon.stop()?;
     ensure!(!log.exists() || log.is_file());
     pass()

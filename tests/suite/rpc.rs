@@ -13,10 +13,10 @@ use serde_json::json;
 use turnstile_capnp::turnstile_capnp::{
     BufferUsage, FenceStatus, ProgramFormat, gpu_device_manager, gpu_session,
 };
+use turnstile_tests::daemon::Daemon;
 use turnstile_tests::policy::Document;
 use turnstile_tests::python;
 use turnstile_tests::rpc::{self, client};
-use turnstile_tests::serve::Daemon;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
 
 /// What a hostile client does to a socket.
@@ -221,7 +221,7 @@ fn revoked() -> Outcome {
         let buffer = rpc::buffer(&session, 4096, BufferUsage::Host).await?;
         let fence = rpc::fence(&session).await?;
         let kernel = rpc::vecadd(&session).await?;
-        daemon.order(&["revoke", "alice"])?;
+        daemon.operate(&["revoke", "alice"])?.expect_code(0)?;
         refused(buffer.map_request().send().promise.await, "revoked")?;
         refused(session.create_fence_request().send().promise.await, "revoked")?;
         refused(kernel.close_request().send().promise.await, "revoked")?;

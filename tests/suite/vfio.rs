@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use turnstile_tests::daemon::Daemon;
 use turnstile_tests::initramfs::Initramfs;
 use turnstile_tests::linux::{self, Machine, Parts};
 use turnstile_tests::policy::Document;
-use turnstile_tests::serve::Daemon;
 use turnstile_tests::{Outcome, pass, skip, test, workspace};
 
 pub(crate) fn tests() -> Vec<Trial> {

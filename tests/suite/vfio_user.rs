@@ -1,16 +1,13 @@
 //! Linux guests in QEMU over vfio-user, two at once on one `turnstile serve`.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use libtest_mimic::Trial;
 use serde_json::json;
 use turnstile_tests::bare;
-use turnstile_tests::command::{self, text};
+use turnstile_tests::daemon::Daemon;
 use turnstile_tests::guest::Guest;
 use turnstile_tests::linux::{self, Machine, Parts};
 use turnstile_tests::policy::Document;
@@ -27,84 +24,25 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// Longest wait for one thing that a guest does under emulation, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A daemon that serves, and what it says.
-struct Daemon {
-    child: Child,
-    said: Arc<Mutex<Vec<String>>>,
-    directory: tempfile::TempDir,
-}
-
-impl Daemon {
-    /// Serves the example, its sockets moved into a directory of the test's.
-    fn start() -> anyhow::Result<Daemon> {
-        let directory = tempfile::tempdir()?;
-        let socket = |name: &str| json!(directory.path().join(name));
-        let policy = Document::example("vfio-user.json")?
+/// Serves the example, its sockets in a directory of the test's.
+fn daemon() -> anyhow::Result<Daemon> {
+    Daemon::start(|directory| {
+        let socket = |name: &str| json!(directory.join(name));
+        Document::example("vfio-user.json")?
             .set("/tenants/0/attach/socket", socket("alice"))?
-            .set("/tenants/1/attach/socket", socket("bob"))?;
-        let file = directory.path().join("policy.json");
-        std::fs::write(&file, serde_json::to_vec(&policy.0)?)?;
-        let audit = directory.path().join("audit.jsonl");
-        let state = directory.path().join("state");
-        let serve = ["serve", text(&file)?, "--audit", text(&audit)?, "--state", text(&state)?];
-        let mut child = command::start(&serve)?;
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (lines, stream) = (said.clone(), child.stderr.take().context("stderr is piped")?);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
-        let daemon = Daemon { child, said, directory };
-        daemon.expect("serving", 1)?;
-        Ok(daemon)
-    }
-
-    fn socket(&self, tenant: &str) -> PathBuf {
-        self.directory.path().join(tenant)
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits until it has said something that contains all these words, so often.
-    fn expect(&self, words: &str, times: usize) -> anyhow::Result<()> {
-        let until = Instant::now() + Duration::from_secs(30);
-        let has = |line: &String| words.split('|').all(|word| line.contains(word));
-        while self.said().iter().filter(|line| has(line)).count() < times {
-            let said = || self.said().join("\n");
-            ensure!(Instant::now() < until, "serve did not say {words:?}; it said:\n{}", said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Stops it as an operator does; it must leave nothing behind.
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &pid]).status()?;
-        let until = Instant::now() + Duration::from_secs(20);
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < until, "serve does not stop:\n{}", self.said().join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        ensure!(status.success(), "{status}: {}", self.said().join("\n"));
-        ensure!(!self.socket("alice").exists() && !self.socket("bob").exists(), "sockets left");
-        let audit = self.directory.path().join("audit.jsonl");
-        command::turnstile(&["audit", "verify", text(&audit)?])?.expect_code(0)?;
-        Ok(())
-    }
+            .set("/tenants/1/attach/socket", socket("bob"))
+    })
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Stops it; it must leave no socket behind.
+fn stop(daemon: Daemon) -> anyhow::Result<()> {
+    let kept = daemon.keep();
+    daemon.stop()?;
+    ensure!(
+        !kept.path().join("alice").exists() && !kept.path().join("bob").exists(),
+        "sockets left"
+    );
+    Ok(())
 }
 
 fn machine(socket: PathBuf, iommu: bool) -> Machine {
@@ -138,7 +76,7 @@ fn whole_life() -> Outcome {
         Ok(parts) => parts,
         Err(why) => return skip(why),
     };
-    let daemon = Daemon::start()?;
+    let daemon = daemon()?;
     let scratch = tempfile::tempdir()?;
     // Two guests at once: one works, one attacks.
     let mut alice = trainer(&parts, daemon.socket("alice"), scratch.path())?;
@@ -194,7 +132,7 @@ fn whole_life() -> Outcome {
     bob.expect("hostile: 0", LONG)?;
     bob.finish(LONG)?;
     daemon.expect("bob|gone:", 1)?;
-    daemon.stop()?;
+    stop(daemon)?;
     pass()
 }
 
@@ -204,7 +142,7 @@ fn bare_in_qemu() -> Outcome {
         Ok(parts) => parts,
         Err(why) => return skip(why),
     };
-    let daemon = Daemon::start()?;
+    let daemon = daemon()?;
     let boot = |line| bare::in_qemu(&parts, &daemon.socket("alice"), line);
     // DMA into its own pages, interrupts, every kernel; then a life of attacks on the same socket.
     for (life, line) in ["vecadd n=5000", "copy", "stress n=300", "hostile"].iter().enumerate() {
@@ -213,7 +151,7 @@ fn bare_in_qemu() -> Outcome {
         ensure!(guest.finish(LONG)?.code() == Some(1), "{:#?}", guest.said());
         daemon.expect("alice|gone:", life + 1)?;
     }
-    daemon.stop()?;
+    stop(daemon)?;
     pass()
 }
 
@@ -226,7 +164,7 @@ fn cloud_hypervisor() -> Outcome {
     if let Some(why) = turnstile_tests::kvm_missing() {
         return skip(why);
     }
-    let daemon = Daemon::start()?;
+    let daemon = daemon()?;
     let boot =
         |tenant: &str, line| bare::in_cloud_hypervisor(&program, &daemon.socket(tenant), line);
     let hostile = boot("bob", "hostile dma=0")?;
@@ -245,6 +183,6 @@ fn cloud_hypervisor() -> Outcome {
     hostile.expect("result: pass", LONG)?;
     drop(hostile);
     daemon.expect("bob|gone:", 1)?;
-    daemon.stop()?;
+    stop(daemon)?;
     pass()
 }

@@ -209,7 +209,8 @@ impl Session {
         if parameters.kernel.function.borrow().is_none() {
             return Err(closed("kernel"));
         }
-        self.submit(fence, move |queue| {
+        let parameters = Rc::new(parameters);
+        self.submit(fence, parameters.clone(), move |queue| {
             let function = parameters.kernel.function.borrow();
             // Closed while the launch waited for room.
             let function = function.as_ref().ok_or(driver::Error::BadToken)?;

@@ -95,10 +95,12 @@ impl Session {
     }
 
     /// Submits a command, and after it the fence's signal, once the queue has room for both. Commands
-    /// of a session are submitted in the order of their calls.
+    /// of a session are submitted in the order of their calls. `keep` is what the command names: it stays
+    /// open until the command is over, also if the client drops its references meanwhile.
     pub(crate) async fn submit(
         self: &Rc<Self>,
         fence: Option<&Rc<Timeline>>,
+        keep: impl Sized + 'static,
         command: impl FnOnce(&mut Queue<'static, ProcessTransport>) -> Result<Token, driver::Error>,
     ) -> Result<(), Error> {
         let needed = if fence.is_some() { 2 } else { 1 };
@@ -115,14 +117,18 @@ impl Session {
         let token = command(&mut open.queue).map_err(|e| failure(&e))?;
         let mut heard = self.heard.borrow_mut();
         let Some(fence) = fence else {
-            heard.insert(token, Box::new(|_| {}));
+            heard.insert(token, Box::new(move |_| drop(keep)));
             place.forget();
             self.pump();
             return Ok(());
         };
         let point = fence.submitted();
         let for_command = fence.clone();
-        heard.insert(token, Box::new(move |result| for_command.note(result)));
+        let done = move |result| {
+            drop(keep);
+            for_command.note(result);
+        };
+        heard.insert(token, Box::new(done));
         let signal = fence.signal(&mut open.queue, point);
         place.forget();
         match signal {
@@ -355,9 +361,9 @@ impl gpu_session::Server for SessionServer {
         } else {
             None
         };
-        let (dst, src) = (dst.at(params.get_dst_offset())?, src.at(params.get_src_offset())?);
+        let (to, from) = (dst.at(params.get_dst_offset())?, src.at(params.get_src_offset())?);
         let bytes = params.get_bytes();
-        self.0.submit(fence.as_ref(), |queue| queue.copy(dst, src, bytes)).await
+        self.0.submit(fence.as_ref(), (dst, src), |queue| queue.copy(to, from, bytes)).await
     }
 
     async fn submit_fence_wait(
@@ -370,7 +376,7 @@ impl gpu_session::Server for SessionServer {
         let timeline = fence.timeline().clone();
         let (timeout, point) = (params.get_timeout_nanos(), timeline.point());
         timeline.check()?;
-        self.0.submit(None, |queue| timeline.wait_in(queue, point, timeout)).await
+        self.0.submit(None, fence, |queue| timeline.wait_in(queue, point, timeout)).await
     }
 
     async fn close(
