@@ -1,6 +1,7 @@
 //! The suite: real guests on the real command, attacked and checked from outside.
 
 mod audit;
+mod cuda;
 mod deaths;
 mod guests;
 mod hostile;
@@ -19,6 +20,7 @@ fn main() {
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
         audit::tests(),
+        cuda::tests(),
         deaths::tests(),
         guests::tests(),
         hostile::tests(),
