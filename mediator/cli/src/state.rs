@@ -73,7 +73,7 @@ pub struct Recovered {
 pub struct StateDirectory {
     path: PathBuf,
     /// Its lock goes with it.
-    _lock: File,
+    lock: File,
     /// Held while a record is written.
     records: Mutex<()>,
 }
@@ -118,8 +118,7 @@ impl StateDirectory {
             let holder = if holder.is_empty() { "unknown".into() } else { holder.trim().into() };
             return Err(StateError::InUse { path: path.to_owned(), holder });
         }
-        let directory =
-            StateDirectory { path: path.to_owned(), _lock: lock, records: Mutex::new(()) };
+        let directory = StateDirectory { path: path.to_owned(), lock, records: Mutex::new(()) };
         let recovered = directory.recover();
         let pid = path.join("pid");
         std::fs::write(&pid, format!("{}\n", std::process::id())).map_err(failed(&pid))?;
@@ -206,6 +205,8 @@ impl Drop for StateDirectory {
             let _ = std::fs::remove_file(self.path.join(name));
         }
         let _ = std::fs::remove_dir(self.path.join("tenants"));
+        // By name: a child that is being forked holds a copy of the descriptor for a moment.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
@@ -272,8 +273,8 @@ mod tests {
 
     /// What a daemon that is killed leaves: its directory without the goodbye.
     fn killed(directory: StateDirectory) {
-        let StateDirectory { _lock, .. } = &directory;
-        flock(_lock, FlockOperation::Unlock).unwrap();
+        let StateDirectory { lock, .. } = &directory;
+        flock(lock, FlockOperation::Unlock).unwrap();
         std::mem::forget(directory);
     }
 

@@ -36,12 +36,22 @@ pub(super) trait Sink: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Sink for File {
+/// A log's file with the writer's lock. The lock is let go by name: a child that is being forked holds
+/// a copy of the descriptor for a moment, and closing ours alone would leave the lock to it.
+struct Locked(File);
+
+impl Sink for Locked {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write(bytes)
+        self.0.write(bytes)
     }
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.0.sync_data()
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
     }
 }
 
@@ -88,7 +98,7 @@ impl LogFile {
             });
         }
         let failed = |source| AuditError::Open { path: path.into(), source };
-        let metadata = file.metadata().map_err(failed)?;
+        let metadata = file.0.metadata().map_err(failed)?;
         let mut rotated = rotated_files(path);
         // A crash in the middle of a rotation leaves the file under both names.
         rotated.retain(|other| {
@@ -240,8 +250,8 @@ impl LogFile {
         self.sink.sync()?;
         self.line.clear();
         let chain = self.chain.seal(now, None, &opened(Some(name(&to))), &mut self.line);
-        next.write_all(&self.line)?;
-        next.sync_data()?;
+        next.0.write_all(&self.line)?;
+        next.sync()?;
         fs::hard_link(&self.path, &to)?;
         fs::rename(&fresh, &self.path).inspect_err(|_| {
             let _ = fs::remove_file(&to);
@@ -273,7 +283,7 @@ fn opened(continues: Option<String>) -> Event {
 }
 
 /// Opens for appending, readable by the owner alone, and takes the writer's lock.
-fn open_locked(path: &Path) -> Result<File, AuditError> {
+fn open_locked(path: &Path) -> Result<Locked, AuditError> {
     let open = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     let file = open.map_err(|source| AuditError::Open { path: path.into(), source })?;
     let is_file = file.metadata().map(|m| m.is_file()).unwrap_or(false);
@@ -282,7 +292,7 @@ fn open_locked(path: &Path) -> Result<File, AuditError> {
     }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| AuditError::InUse { path: path.into() })?;
-    Ok(file)
+    Ok(Locked(file))
 }
 
 /// Where the chain stands at the end of a full file.
