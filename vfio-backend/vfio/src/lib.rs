@@ -1,6 +1,6 @@
 //! A physical PCI function through Linux VFIO: looked at, claimed, driven, given back.
 //!
-//! [`inspect`] reads from sysfs whether a function can be given to a program safely, and says what to
+//! [`mod@inspect`] reads from sysfs whether a function can be given to a program safely, and says what to
 //! do where it cannot. [`claim`] binds it to vfio-pci and writes down what was there before, so that a
 //! daemon that was killed leaves nothing that the next one cannot mend. [`function`] opens it: IOMMU,
 //! interrupts, reset. [`Mediated`] is the backend for a function that speaks the Turnstile ABI; it

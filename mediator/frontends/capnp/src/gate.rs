@@ -1,7 +1,7 @@
 //! Bounds on what a client can have outstanding.
 //!
 //! The protocol's library takes whatever comes: calls that wait, results that the client never
-//! releases, replies that it never reads. A [`Gate`] lies between the library and the socket and looks
+//! releases, replies that it never reads. A `Gate` lies between the library and the socket and looks
 //! at every message. While too much waits it does not read on, which a client feels as a socket that
 //! takes no more; a client that holds on to more results than it may is disconnected with the reason.
 
